@@ -1,0 +1,1 @@
+"""Cloudless: a container orchestrator as one asyncio program."""
