@@ -1,0 +1,73 @@
+"""The base of every model, and how a validation error becomes field violations.
+
+All models are frozen and refuse unknown keys, so that nothing is ignored silently.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cloudless.domain.errors import FieldViolation
+
+#: More violations than this are not listed: the first ones are enough to go on with.
+MAX_VIOLATIONS = 20
+
+
+class Model(BaseModel):
+    """Frozen, strict about keys, with defaults validated nowhere but here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    def replaced(self, **changes: Any) -> Self:
+        """A copy with some fields changed; the values are trusted (already of the right types)."""
+        return self.model_copy(update=changes)
+
+
+class Choice(enum.StrEnum):
+    """An enum whose members are read in any of the usual spellings (``Always``, ``on_failure``)."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        if not isinstance(value, str):
+            return None
+        snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", value).replace("-", "_").upper()
+        return cls._member_map_.get(snake)  # type: ignore[return-value]
+
+
+def violations_of(error: ValidationError, prefix: str = "") -> tuple[FieldViolation, ...]:
+    """The field violations of a failed validation, with paths such as ``spec.ports[0].name``."""
+    found = []
+    for item in error.errors(include_url=False, include_context=True)[:MAX_VIOLATIONS]:
+        found.append(FieldViolation(_path(prefix, item["loc"]), _description(item)))
+    return tuple(found)
+
+
+def _path(prefix: str, location: tuple[int | str, ...]) -> str:
+    path = prefix
+    for part in location:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif part != "[key]":
+            path += f".{part}" if path else str(part)
+    return path
+
+
+def _description(item: Any) -> str:
+    kind, text = item["type"], str(item["msg"])
+    if kind == "extra_forbidden":
+        return "is not a known field"
+    if kind == "missing":
+        return "is required"
+    if kind == "value_error":
+        return str(item["ctx"]["error"])
+    if kind == "enum":
+        return f"must be one of {item['ctx']['expected']}"
+    return (
+        text.replace("Input should", "must")
+        .replace("String should", "must")
+        .replace("Dictionary should", "must")
+    )

@@ -1,0 +1,118 @@
+"""A replica: one container's worth of a workload, from placement to its end.
+
+Two records, each with one writer: ``ReplicaRecord`` is what the coordinator wants of a
+node, ``Observation`` is what the node saw. The phases and their order are a table.
+"""
+
+from __future__ import annotations
+
+import datetime
+import enum
+
+from cloudless.domain.model import Model
+from cloudless.domain.quantity import Duration
+from cloudless.domain.workload import WorkloadSpec
+
+
+class ReplicaPhase(enum.StrEnum):
+    """Where a replica is in its life."""
+
+    PENDING = "PENDING"
+    STARTING = "STARTING"
+    RUNNING = "RUNNING"
+    BACKING_OFF = "BACKING_OFF"
+    STOPPING = "STOPPING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    UNKNOWN = "UNKNOWN"
+
+
+P = ReplicaPhase
+#: Which phase may follow which; the diagram in docs is drawn from this table. UNKNOWN is
+#: the coordinator's word for "its node does not answer" and leads back to any phase.
+TRANSITIONS: dict[ReplicaPhase, frozenset[ReplicaPhase]] = {
+    P.PENDING: frozenset({P.STARTING, P.STOPPING, P.FAILED, P.UNKNOWN, P.RUNNING}),
+    P.STARTING: frozenset({P.RUNNING, P.BACKING_OFF, P.STOPPING, P.SUCCEEDED, P.FAILED, P.UNKNOWN}),
+    P.RUNNING: frozenset({P.STARTING, P.BACKING_OFF, P.STOPPING, P.SUCCEEDED, P.FAILED, P.UNKNOWN}),
+    P.BACKING_OFF: frozenset({P.STARTING, P.RUNNING, P.STOPPING, P.FAILED, P.UNKNOWN}),
+    P.STOPPING: frozenset({P.SUCCEEDED, P.FAILED, P.UNKNOWN}),
+    P.SUCCEEDED: frozenset({P.STOPPING}),
+    P.FAILED: frozenset({P.STOPPING}),
+    P.UNKNOWN: frozenset(ReplicaPhase) - {P.UNKNOWN, P.PENDING},
+}
+#: Phases that a replica leaves only by being removed.
+ENDED = frozenset({P.SUCCEEDED, P.FAILED})
+
+
+class ExitStatus(Model):
+    """How a container ended. ``signal`` is 0 when none; ``log_tail`` its last lines."""
+
+    code: int
+    signal: int = 0
+    oom_killed: bool = False
+    finished_at: datetime.datetime
+    reason: str = ""
+    log_tail: str = ""
+
+
+class ReplicaRecord(Model):
+    """What the coordinator wants: written by the coordinator only.
+
+    ``node_id`` empty means not placed yet; ``run`` false means stop it and keep it
+    stopped until the node says that nothing is left, after which the record goes.
+    """
+
+    id: str
+    workload_id: str
+    namespace: str
+    name: str
+    ordinal: int
+    revision: int
+    node_id: str = ""
+    run: bool = True
+    grace: Duration | None = None
+    created_at: datetime.datetime
+    placed_at: datetime.datetime | None = None
+    stopped_at: datetime.datetime | None = None
+    #: Terms of the score that chose the node, by name.
+    score: dict[str, float] = {}
+    because: str = ""
+    resource_version: int = 0
+
+
+class Observation(Model):
+    """What a node saw of a replica: written from that node's reports only.
+
+    ``version`` rises with every observation; an older one never replaces a newer one.
+    """
+
+    replica_id: str
+    workload_id: str
+    node_id: str = ""
+    phase: ReplicaPhase
+    ready: bool = False
+    restarts: int = 0
+    last_exit: ExitStatus | None = None
+    image_digest: str = ""
+    container_id: str = ""
+    address: str = ""
+    started_at: datetime.datetime | None = None
+    ready_since: datetime.datetime | None = None
+    message: str = ""
+    version: int = 0
+
+
+class Assignment(Model):
+    """What a node is told to do with one replica; kept in the node's journal."""
+
+    replica_id: str
+    workload_id: str
+    namespace: str
+    name: str
+    ordinal: int
+    revision: int
+    spec: WorkloadSpec
+    labels: dict[str, str] = {}
+    run: bool = True
+    grace: Duration | None = None
+    image_digest: str = ""

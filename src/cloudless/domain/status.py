@@ -1,0 +1,74 @@
+"""What the coordinator concluded about a workload; written by its control loop only.
+
+Counts are not stored: they follow from the replicas and the time
+(``planning.status``), so that they cannot be stale.
+"""
+
+from __future__ import annotations
+
+import datetime
+import enum
+
+from cloudless.domain.model import Model
+from cloudless.domain.workload import Strategy
+
+
+class RolloutPhase(enum.StrEnum):
+    """Where a rollout is."""
+
+    PROGRESSING = "PROGRESSING"
+    COMPLETED = "COMPLETED"
+    STALLED = "STALLED"
+
+
+ROLLOUT_TRANSITIONS: dict[RolloutPhase, frozenset[RolloutPhase]] = {
+    RolloutPhase.PROGRESSING: frozenset({RolloutPhase.COMPLETED, RolloutPhase.STALLED}),
+    RolloutPhase.STALLED: frozenset({RolloutPhase.PROGRESSING, RolloutPhase.COMPLETED}),
+    RolloutPhase.COMPLETED: frozenset({RolloutPhase.PROGRESSING}),
+}
+
+
+class Rollout(Model):
+    """The newest revision on its way; ``progressed_at`` moves with each replica that gets ready."""
+
+    phase: RolloutPhase
+    revision: int
+    from_revision: int = 0
+    strategy: Strategy = Strategy.ROLLING_UPDATE
+    because: str = ""
+    started_at: datetime.datetime
+    progressed_at: datetime.datetime
+    #: Replicas of the revision that were ready when progress was last seen.
+    ready_seen: int = 0
+    #: No new batch before this time (``pause_duration``).
+    paused_until: datetime.datetime | None = None
+
+
+class Condition(Model):
+    """One judgement: ``type`` Available, Progressing or Placed; ``status`` True, False or Unknown."""
+
+    type: str
+    status: str
+    reason: str
+    message: str = ""
+    changed_at: datetime.datetime
+
+
+class Refusal(Model):
+    """Why a node was not taken, for example ``needs memory 256Mi, 120Mi free``."""
+
+    node: str
+    reason: str
+
+
+class StatusRecord(Model):
+    """What is stored of a workload's status."""
+
+    workload_id: str
+    observed_generation: int
+    revision: int = 0
+    conditions: tuple[Condition, ...] = ()
+    rollout: Rollout | None = None
+    #: Replica id -> why each node was refused, for replicas without a node.
+    refusals: dict[str, tuple[Refusal, ...]] = {}
+    message: str = ""

@@ -1,0 +1,339 @@
+"""The workload: what a user asks for, and the record that keeps it."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import re
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+
+from cloudless.domain.model import Choice, Model
+from cloudless.domain.names import AbsolutePath, EnvName, Labels, Name, PortNumber, Text
+from cloudless.domain.placement import Placement
+from cloudless.domain.probes import Probe
+from cloudless.domain.quantity import Bytes, Duration
+from cloudless.domain.resources import Resources
+from cloudless.domain.security import SecurityContext
+
+#: Most replicas of one workload.
+MAX_REPLICAS = 10_000
+#: Most variables, and all their bytes together.
+MAX_ENV = 2_000
+MAX_ENV_BYTES = 128 * 1024
+#: Largest specification as JSON, in bytes; also what the store must be able to hold.
+MAX_SPEC_BYTES = 256 * 1024
+_IMAGE = re.compile(
+    r"(?:(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?|\[[0-9a-fA-F:]+\](?::[0-9]{1,5})?)/)?"
+    r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
+)
+_COUNT = re.compile(r"\d{1,5}|(?:\d{1,2}|100)%")
+_SIGNAL = re.compile(
+    r"SIG(?:HUP|INT|QUIT|KILL|USR1|USR2|ALRM|TERM|WINCH|CONT|STOP|ABRT|PIPE|RTMIN(?:\+[0-9]{1,2})?)"
+)
+#: Template fields: a change of any other field makes no new revision.
+NOT_TEMPLATE = frozenset({"replicas", "rollout"})
+
+
+def _check_image(value: str) -> str:
+    if not value:
+        raise ValueError("is required, for example nginx:alpine")
+    if len(value) > 512 or _IMAGE.fullmatch(value) is None:
+        raise ValueError(
+            f"{value[:80]!r} is not an image reference; write for example nginx:alpine or host:5000/app:1.4"
+        )
+    return value
+
+
+def _check_signal(value: str) -> str:
+    name = value.upper() if not value or value.upper().startswith("SIG") else f"SIG{value.upper()}"
+    if name and _SIGNAL.fullmatch(name) is None:
+        raise ValueError(f"{value[:40]!r} is not a signal; write for example SIGTERM")
+    return name
+
+
+def _count_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _check_count(value: str) -> str:
+    if value and _COUNT.fullmatch(value) is None:
+        raise ValueError(f"{value[:20]!r} must be a count such as 2, or a percentage from 0% to 100%")
+    return value
+
+
+CountOrPercent = Annotated[str, BeforeValidator(_count_text), AfterValidator(_check_count)]
+
+
+def resolve_count(text: str, total: int, *, round_up: bool) -> int:
+    """Turn "2" or "25%" of ``total`` into a number.
+
+    >>> resolve_count("25%", 10, round_up=True), resolve_count("25%", 10, round_up=False)
+    (3, 2)
+    """
+    if not text.endswith("%"):
+        return int(text)
+    share = int(text[:-1]) * total
+    return -(-share // 100) if round_up else share // 100
+
+
+class RestartPolicyName(Choice):
+    """When a container that ended is started again."""
+
+    ALWAYS = "ALWAYS"
+    ON_FAILURE = "ON_FAILURE"
+    NEVER = "NEVER"
+
+
+class Backoff(Model):
+    """Delays between restarts: base, base * 2, base * 4 ... up to the cap."""
+
+    base: Duration = datetime.timedelta(seconds=10)
+    cap: Duration = datetime.timedelta(seconds=300)
+    reset_after: Duration = Field(
+        default=datetime.timedelta(seconds=600), description="Running this long forgets earlier failures."
+    )
+
+
+class RestartPolicy(Model):
+    """Whether, how often and how fast containers are restarted in place."""
+
+    policy: RestartPolicyName = RestartPolicyName.ALWAYS
+    max_retries: Annotated[int, Field(strict=True, ge=0, le=1_000_000)] | None = None
+    backoff: Backoff = Backoff()
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.policy is RestartPolicyName.NEVER and self.max_retries:
+            raise ValueError("max_retries has no meaning with policy NEVER")
+        return self
+
+
+class Strategy(Choice):
+    """How a new revision replaces the old one."""
+
+    ROLLING_UPDATE = "ROLLING_UPDATE"
+    RECREATE = "RECREATE"
+    BLUE_GREEN = "BLUE_GREEN"
+    CANARY = "CANARY"
+
+
+class RolloutStrategy(Model):
+    """The bounds that hold while a new revision replaces the old one."""
+
+    strategy: Strategy = Strategy.ROLLING_UPDATE
+    max_surge: CountOrPercent = "25%"
+    max_unavailable: CountOrPercent = "25%"
+    min_available: CountOrPercent = ""
+    pause_duration: Duration = datetime.timedelta(0)
+    min_ready_time: Duration = datetime.timedelta(0)
+    progress_deadline: Duration = datetime.timedelta(seconds=600)
+
+    @field_validator("strategy")
+    @classmethod
+    def _supported(cls, value: Strategy) -> Strategy:
+        if value in (Strategy.BLUE_GREEN, Strategy.CANARY):
+            raise ValueError(f"not supported yet: {value}; use ROLLING_UPDATE or RECREATE")
+        return value
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        given = self.model_fields_set & {"max_surge", "max_unavailable", "min_available", "pause_duration"}
+        if self.strategy is Strategy.RECREATE:
+            defaults = RolloutStrategy.model_fields
+            wrong = sorted(name for name in given if getattr(self, name) != defaults[name].default)
+            if wrong:
+                raise ValueError(f"{wrong[0]} has no meaning with RECREATE")
+        if self.progress_deadline <= self.min_ready_time:
+            raise ValueError("progress_deadline must be above min_ready_time")
+        return self
+
+
+class HostPathVolume(Model):
+    """A folder of the node, below a path that its operator has allowed."""
+
+    path: AbsolutePath
+
+
+class EmptyDirVolume(Model):
+    """A folder that lives as long as the replica."""
+
+    size_bytes: Bytes = 0
+
+
+class TmpfsVolume(Model):
+    """Memory that lives as long as the container."""
+
+    size_bytes: Bytes = 0
+
+
+class Volume(Model):
+    """One mount; exactly one source."""
+
+    name: Name
+    mount_path: AbsolutePath
+    read_only: bool = False
+    host_path: HostPathVolume | None = None
+    empty_dir: EmptyDirVolume | None = None
+    tmpfs: TmpfsVolume | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        given = [name for name in ("host_path", "empty_dir", "tmpfs") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"needs exactly one of host_path, empty_dir, tmpfs ({', '.join(given) or 'none'} given)"
+            )
+        if self.mount_path in ("/", "/proc", "/sys", "/dev"):
+            raise ValueError(f"mount_path {self.mount_path} belongs to the container's own system")
+        return self
+
+
+class Protocol(Choice):
+    """Transport protocol of a port."""
+
+    TCP = "TCP"
+    UDP = "UDP"
+
+
+class Port(Model):
+    """A port of the container, and optionally the port of the node that leads to it."""
+
+    name: Name | None = None
+    container_port: PortNumber
+    host_port: Annotated[int, Field(strict=True, ge=0, le=65535)] = 0
+    protocol: Protocol = Protocol.TCP
+    host_address: Annotated[str, StringConstraints(pattern=r"^\d{1,3}(\.\d{1,3}){3}$")] = "127.0.0.1"
+
+
+class ImagePullPolicy(Choice):
+    """When the registry is asked."""
+
+    ALWAYS = "ALWAYS"
+    IF_NOT_PRESENT = "IF_NOT_PRESENT"
+    NEVER = "NEVER"
+
+
+class PullSecret(Model):
+    """Credentials for one registry."""
+
+    server: Text = Field(min_length=1, max_length=256)
+    username: Text = Field(default="", max_length=256)
+    password: Text = Field(default="", max_length=4096, repr=False)
+
+
+class WorkloadSpec(Model):
+    """How to run a set of identical containers ("replicas")."""
+
+    image: Annotated[str, AfterValidator(_check_image), StringConstraints(strict=True)]
+    command: tuple[Text, ...] = Field(
+        default=(), max_length=1024, description="Replaces the image's entrypoint."
+    )
+    args: tuple[Text, ...] = Field(default=(), max_length=1024, description="Replaces the image's command.")
+    env: dict[EnvName, Text] = Field(default={}, max_length=MAX_ENV)
+    working_dir: AbsolutePath | None = None
+    resources: Resources = Resources()
+    replicas: Annotated[int, Field(strict=True, ge=0, le=MAX_REPLICAS)] = 1
+    placement: Placement = Placement()
+    restart_policy: RestartPolicy = RestartPolicy()
+    rollout: RolloutStrategy = RolloutStrategy()
+    volumes: tuple[Volume, ...] = Field(default=(), max_length=64)
+    ports: tuple[Port, ...] = Field(default=(), max_length=256)
+    liveness_probe: Probe | None = None
+    readiness_probe: Probe | None = None
+    startup_probe: Probe | None = None
+    stop_grace_period: Duration = datetime.timedelta(seconds=30)
+    stop_signal: Annotated[str, AfterValidator(_check_signal)] = ""
+    image_pull_policy: ImagePullPolicy | None = Field(
+        default=None, description="ALWAYS for the tag latest or no tag, else IF_NOT_PRESENT."
+    )
+    pull_secrets: tuple[PullSecret, ...] = Field(default=(), max_length=16)
+    security_context: SecurityContext = SecurityContext()
+    runtime_class_name: Annotated[str, StringConstraints(pattern=r"^([a-z0-9][a-z0-9-]{0,62})?$")] = ""
+
+    @field_validator("env")
+    @classmethod
+    def _env_size(cls, value: dict[str, str]) -> dict[str, str]:
+        size = sum(len(name) + len(text.encode()) for name, text in value.items())
+        if size > MAX_ENV_BYTES:
+            raise ValueError(f"holds {size} bytes; at most {MAX_ENV_BYTES} are allowed")
+        return value
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        _refuse_twice("ports", "name", [port.name for port in self.ports if port.name])
+        _refuse_twice(
+            "ports", "container_port", [(port.container_port, str(port.protocol)) for port in self.ports]
+        )
+        hosts = [
+            (port.host_address, port.host_port, str(port.protocol)) for port in self.ports if port.host_port
+        ]
+        _refuse_twice("ports", "host_port", hosts)
+        _refuse_twice("volumes", "name", [volume.name for volume in self.volumes])
+        _refuse_twice("volumes", "mount_path", [volume.mount_path for volume in self.volumes])
+        for name in ("liveness_probe", "startup_probe"):
+            probe: Probe | None = getattr(self, name)
+            if probe is not None and probe.success_threshold != 1:
+                raise ValueError(f"{name}: success_threshold must be 1")
+        if self.restart_policy.policy is RestartPolicyName.NEVER and self.liveness_probe is not None:
+            raise ValueError("liveness_probe restarts containers, which restart_policy NEVER forbids")
+        if self.security_context.host_network and any(
+            p.host_port not in (0, p.container_port) for p in self.ports
+        ):
+            raise ValueError("ports: with host_network, host_port must equal container_port or be left out")
+        return self
+
+    @property
+    def pull_policy(self) -> ImagePullPolicy:
+        """The effective pull policy: given, or ALWAYS for ``latest`` and untagged images."""
+        if self.image_pull_policy is not None:
+            return self.image_pull_policy
+        tag = self.image.rpartition("/")[2].partition(":")[2]
+        pinned = "@" in self.image or tag not in ("", "latest")
+        return ImagePullPolicy.IF_NOT_PRESENT if pinned else ImagePullPolicy.ALWAYS
+
+    @property
+    def template_hash(self) -> str:
+        """Same for two specs whose replicas would be identical: what makes a revision."""
+        template = self.model_dump_json(exclude=set(NOT_TEMPLATE))
+        return hashlib.sha256(template.encode()).hexdigest()[:16]
+
+
+def _refuse_twice(where: str, what: str, values: list[Any]) -> None:
+    seen = set()
+    for value in values:
+        if value in seen:
+            shown = ":".join(str(part) for part in value) if isinstance(value, tuple) else value
+            raise ValueError(f"{where}: {what} {shown} is given twice")
+        seen.add(value)
+
+
+class WorkloadRecord(Model):
+    """What is stored of a workload: written by users' requests only."""
+
+    id: str
+    namespace: Name
+    name: Name
+    labels: Labels = {}
+    annotations: dict[str, str] = {}
+    spec: WorkloadSpec
+    generation: int = 1
+    created_at: datetime.datetime
+    updated_at: datetime.datetime
+    deleted_at: datetime.datetime | None = None
+    delete_grace: Duration | None = None
+    #: Bumped by "restart": part of what makes a revision.
+    restart_count: int = 0
+    author: str = ""
+    message: str = ""
+    #: Revision of the store at which this was written last; set on reading, never stored.
+    resource_version: int = Field(default=0, exclude=True)
