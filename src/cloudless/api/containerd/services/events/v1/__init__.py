@@ -3,7 +3,7 @@
 # plugin: python-betterproto2
 # This file has been @generated
 
-__all__ = ("Envelope", "EventsBase", "EventsStub", "SubscribeRequest")
+__all__ = ("Envelope", "EventsBase", "EventsStub", "PublishRequest", "SubscribeRequest")
 
 import datetime
 from collections.abc import AsyncIterator
@@ -52,6 +52,20 @@ default_message_pool.register_message(
 
 
 @dataclass(eq=False, repr=False)
+class PublishRequest(betterproto2.Message):
+    topic: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    event: "____google__protobuf__.Any | None" = betterproto2.field(
+        2, betterproto2.TYPE_MESSAGE, optional=True
+    )
+
+
+default_message_pool.register_message(
+    "containerd.services.events.v1", "PublishRequest", PublishRequest
+)
+
+
+@dataclass(eq=False, repr=False)
 class SubscribeRequest(betterproto2.Message):
     filters: "list[str]" = betterproto2.field(
         1, betterproto2.TYPE_STRING, repeated=True
@@ -67,6 +81,24 @@ class EventsStub(betterproto2_grpclib.ServiceStub):
     """
     What happens, from the moment of subscription on; nothing is kept.
     """
+
+    async def publish(
+        self,
+        message: "PublishRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "____google__protobuf__.Empty":
+
+        return await self._unary_unary(
+            "/containerd.services.events.v1.Events/Publish",
+            message,
+            ____google__protobuf__.Empty,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
 
     async def subscribe(
         self,
@@ -96,10 +128,25 @@ class EventsBase(betterproto2_grpclib.ServiceBase):
     What happens, from the moment of subscription on; nothing is kept.
     """
 
+    async def publish(
+        self, message: "PublishRequest"
+    ) -> "____google__protobuf__.Empty":
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
     async def subscribe(self, message: "SubscribeRequest") -> "AsyncIterator[Envelope]":
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
         yield Envelope()
+
+    async def __rpc_publish(
+        self,
+        stream: "grpclib.server.Stream[PublishRequest, ____google__protobuf__.Empty]",
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.publish(request)
+        await stream.send_message(response)
 
     async def __rpc_subscribe(
         self, stream: "grpclib.server.Stream[SubscribeRequest, Envelope]"
@@ -114,6 +161,12 @@ class EventsBase(betterproto2_grpclib.ServiceBase):
 
     def __mapping__(self) -> "dict[str, grpclib.const.Handler]":
         return {
+            "/containerd.services.events.v1.Events/Publish": grpclib.const.Handler(
+                self.__rpc_publish,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                PublishRequest,
+                ____google__protobuf__.Empty,
+            ),
             "/containerd.services.events.v1.Events/Subscribe": grpclib.const.Handler(
                 self.__rpc_subscribe,
                 grpclib.const.Cardinality.UNARY_STREAM,
