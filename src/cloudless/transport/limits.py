@@ -1,0 +1,94 @@
+"""Every limit of the transport, with its unit: the one page to read or to tune.
+
+A ``Limits`` goes into each server, channel and link. The presets say for whom they are:
+``PUBLIC`` for a port that anybody may reach, ``CLIENT`` for the dialling side of such a
+port, ``LINK_AGENT`` and ``LINK_COORDINATOR`` for the two ends of a node's link.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+KIB = 1024
+MIB = 1024 * KIB
+
+#: Largest message that is sent or received, in bytes, unless a server says otherwise.
+MAX_MESSAGE_BYTES = 1 * MIB
+#: Largest HTTP/2 frame payload we accept; larger frames make bulk streams cheaper.
+MAX_FRAME_BYTES = 64 * KIB
+#: Data that may wait in the socket's write buffer before senders and readers pause.
+WRITE_BUFFER_BYTES = 256 * KIB
+#: How long a closing connection may flush what it still has to say.
+CLOSE_FLUSH_S = 5.0
+#: Connections that the kernel keeps waiting for us to accept.
+LISTEN_BACKLOG = 4096
+#: Longest first line of a link, either way, in bytes.
+LINK_LINE_BYTES = 4 * KIB
+#: How long the two first lines of a link may take together.
+LINK_HANDSHAKE_S = 5.0
+#: Longest ``grpc-message`` that is sent, in characters; the rest is cut off.
+STATUS_MESSAGE_CHARS = 1024
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of one connection (and, for the last group, of one server).
+
+    Sizes are in bytes, times in seconds, and counts are counts.
+    """
+
+    # What may be in flight.
+    message_bytes: int = MAX_MESSAGE_BYTES
+    stream_window_bytes: int = 256 * KIB
+    connection_window_bytes: int = 64 * MIB
+    frame_bytes: int = MAX_FRAME_BYTES
+    concurrent_streams: int = 200
+    header_list_bytes: int = 16 * KIB
+
+    # How long things may take.
+    handshake_s: float = 5.0
+    request_body_s: float = 10.0
+    send_stall_s: float = 30.0
+    call_s: float = 3600.0
+    idle_s: float | None = 900.0
+    keepalive_interval_s: float = 20.0
+    keepalive_timeout_s: float = 20.0
+
+    # What a peer may make us do in vain.
+    budget_window_s: float = 10.0
+    resets: int = 200
+    control_frames: int = 1000
+
+    # Connections of one server.
+    connections: int = 10_000
+    connections_per_peer: int = 100
+
+    def __post_init__(self) -> None:
+        """Refuse limits that contradict each other (``ValueError``)."""
+        if self.stream_window_bytes > self.connection_window_bytes:
+            raise ValueError("one unread stream would fill the window of its whole connection")
+        if not 16 * KIB <= self.frame_bytes < 16 * MIB:
+            raise ValueError("frame_bytes must be between 16 KiB and 16 MiB")
+
+
+#: The coordinator's public port and the agent's local port. 200 streams times 256 KiB
+#: fit into the connection's 64 MiB, so unread streams never block another one.
+PUBLIC = Limits()
+
+#: The dialling side of a public port: SDK and CLI. A client has no idle limit of its own.
+CLIENT = replace(PUBLIC, idle_s=None, keepalive_interval_s=10.0, keepalive_timeout_s=10.0)
+
+#: The serving end of a link: the node that dialled. Many calls at once, fast detection.
+LINK_AGENT = replace(
+    PUBLIC,
+    concurrent_streams=1000,
+    connection_window_bytes=256 * MIB,
+    idle_s=None,
+    resets=2000,
+    control_frames=20_000,
+    keepalive_interval_s=2.0,
+    keepalive_timeout_s=3.0,
+)
+
+#: The calling end of a link: the coordinator, over the socket it accepted.
+LINK_COORDINATOR = LINK_AGENT
