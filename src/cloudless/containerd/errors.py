@@ -120,6 +120,7 @@ RULES: tuple[Rule, ...] = (
     Rule(NotFound, (Status.UNKNOWN,), r"process (?:already finished|not found)|no such process"),
     Rule(AlreadyExists, (Status.ALREADY_EXISTS,)),
     Rule(Unavailable, (Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED)),
+    Rule(Unavailable, pattern=r"server is not initialized yet"),
     Rule(InvalidRequest, (Status.INVALID_ARGUMENT, Status.OUT_OF_RANGE, Status.UNIMPLEMENTED)),
     Rule(PreconditionFailed, (Status.FAILED_PRECONDITION, Status.ABORTED)),
 )
