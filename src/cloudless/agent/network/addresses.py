@@ -8,6 +8,7 @@ rests for as long as possible before somebody else is reached under it.
 from __future__ import annotations
 
 import ipaddress
+import itertools
 from collections.abc import Collection, Iterable
 
 from cloudless.agent.network.limits import DEFAULT_RANGES, MAX_PREFIX_LENGTH, MIN_PREFIX_LENGTH
@@ -45,9 +46,10 @@ def next_address(network: ipaddress.IPv4Network, taken: Collection[int], last: i
     ...  for taken, last in [((), 0), ((), int(small[2])), ({int(small[2])}, int(small[6]))]]
     ['10.0.0.2', '10.0.0.3', '10.0.0.3']
     """
-    first, end = int(network[2]), int(network[-1])  # [1] is the gateway
+    base: int = int(network.network_address)
+    first, end = base + 2, base + network.num_addresses - 1  # base + 1 is the gateway
     start = last + 1 if first <= last < end - 1 else first
-    for address in (*range(start, end), *range(first, start)):
+    for address in itertools.chain(range(start, end), range(first, start)):
         if address not in taken:
             return address
     raise NetworkUnavailable(f"all {end - first} addresses of {network} are taken")

@@ -17,7 +17,7 @@ from cloudless.agent.network.limits import MAX_HOST_PORTS, MAX_ID_LENGTH
 from cloudless.domain.errors import Fatal, Invalid, PreconditionFailed, Unavailable
 
 #: A host port with this address is reachable on every address of the node.
-ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - a value of the port's spec, not a socket that we open
+ANY_ADDRESS = "0.0.0.0"
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _HOSTNAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,62}[A-Za-z0-9])?")
