@@ -29,10 +29,18 @@ HISTORY_BYTES: Final = 16 * 1024 * 1024
 COMPACTION_STEP_REVISIONS: Final = 200
 #: Live keys and values; beyond it only deletes are accepted (``NoSpace``).
 MAX_STORE_BYTES: Final = 512 * 1024 * 1024
+#: A watcher that is behind looks at this many revisions at a time.
+REPLAY_REVISIONS: Final = 256
+#: How long an expired lease waits when its keys could not be deleted (disk full).
+EXPIRY_RETRY_S: Final = 1.0
+#: Each lease costs one waiting task.
+MAX_LEASES: Final = 10_000
 #: A watcher that skipped so many revisions of other prefixes gets a bookmark.
 BOOKMARK_REVISIONS: Final = 100
 #: Writers that may wait for the disk at once; one more is told ``Unavailable``.
 MAX_WAITING_WRITES: Final = 20_000
+#: The embedded store's log is copied into its table after so many pages.
+CHECKPOINT_PAGES: Final = 2_000
 #: Writes that share one fsync, and the bytes they may hold together.
 GROUP_COMMIT_WRITES: Final = 512
 GROUP_COMMIT_BYTES: Final = 8 * 1024 * 1024
@@ -47,6 +55,8 @@ MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 #: An idle watch asks for a sign of life so often, and waits so long for it.
 WATCH_PROBE_S: Final = 5.0
 WATCH_PROBE_TIMEOUT_S: Final = 3.0
+#: Batches read ahead of a slow consumer; the rest waits at the server.
+WATCH_BUFFER_BATCHES: Final = 256
 RECONNECT_BASE_S: Final = 0.02
 RECONNECT_CAP_S: Final = 1.0
 

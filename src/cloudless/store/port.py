@@ -122,7 +122,10 @@ class Get:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Read the keys under a prefix as the operations before it left them. Answers a ``Page``."""
+    """Read the keys under a prefix as the operations before it left them.
+
+    Answers a ``Page``, which carries the transaction's revision.
+    """
 
     prefix: str
     limit: int = 0
