@@ -7,18 +7,25 @@ itself; while the daemon is away, calls raise ``errors.Unavailable``.
 from __future__ import annotations
 
 import os
+import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 from grpclib.encoding.base import CodecBase
 
+from cloudless.aio.clock import Clock, SystemClock
 from cloudless.api.containerd.services.version.v1 import VersionStub
 from cloudless.api.google.protobuf import Empty
+from cloudless.containerd.accounts import Accounts
 from cloudless.containerd.containers import Containers
 from cloudless.containerd.content import Content
+from cloudless.containerd.events import Events
 from cloudless.containerd.images import Images
 from cloudless.containerd.leases import Leases
+from cloudless.containerd.process import Processes
+from cloudless.containerd.pull import Puller
 from cloudless.containerd.rpc import Connection
 from cloudless.containerd.snapshots import Snapshots
 from cloudless.containerd.tasks import Tasks
@@ -26,6 +33,11 @@ from cloudless.containerd.tasks import Tasks
 #: Images are pulled by the CRI plugin, which puts them here; containers run here too.
 DEFAULT_NAMESPACE = "k8s.io"
 DEFAULT_SNAPSHOTTER = "overlayfs"
+
+
+def random_id() -> str:
+    """Names leases, views and proofs; tests pass their own source."""
+    return uuid.uuid4().hex[:16]
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,8 @@ class ContainerdClient:
         *,
         namespace: str = DEFAULT_NAMESPACE,
         codec: CodecBase | None = None,
+        clock: Clock | None = None,
+        new_id: Callable[[], str] = random_id,
         snapshotter: str = DEFAULT_SNAPSHOTTER,
     ) -> None:
         self.connection = Connection(os.fspath(socket), namespace=namespace, codec=codec)
@@ -54,6 +68,11 @@ class ContainerdClient:
         self.containers = Containers(self.connection, snapshotter=snapshotter)
         self.tasks = Tasks(self.connection)
         self.leases = Leases(self.connection)
+        clock = clock or SystemClock()
+        self.accounts = Accounts(self.snapshots, self.leases, clock=clock, new_id=new_id)
+        self.puller = Puller(self.connection, self.images, self.content, clock=clock)
+        self.processes = Processes(self.connection, self.tasks, clock=clock)
+        self.events = Events(self.connection, clock=clock, new_id=new_id)
         self._version = self.connection.stub(VersionStub)
 
     @property

@@ -6,7 +6,14 @@ import datetime
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from cloudless.api.containerd.services.leases.v1 import CreateRequest, DeleteRequest, LeasesStub, ListRequest
+from cloudless.api.containerd.services.leases.v1 import (
+    AddResourceRequest,
+    CreateRequest,
+    DeleteRequest,
+    LeasesStub,
+    ListRequest,
+    Resource,
+)
 from cloudless.containerd.errors import NotFound
 from cloudless.containerd.rpc import Connection
 
@@ -41,6 +48,15 @@ class Leases:
             )
         except NotFound:
             return
+
+    async def add_snapshot(self, lease_id: str, snapshotter: str, name: str) -> None:
+        """Keep a snapshot that was there before the lease. Raises ``NotFound`` (the lease)."""
+        resource = Resource(id=name, type=f"snapshots/{snapshotter}")
+        await self._connection.call(
+            self._stub.add_resource,
+            AddResourceRequest(id=lease_id, resource=resource),
+            about=f"add to lease {lease_id}",
+        )
 
     async def list(self) -> tuple[str, ...]:
         """Ids of all leases of the namespace."""

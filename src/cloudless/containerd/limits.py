@@ -58,9 +58,9 @@ CONTENT_CHUNK_BYTES = 1 * MIB
 # Executing in containers.
 MAX_EXEC_ARGUMENT_BYTES = 1 * MIB
 FIFO_READ_BYTES = 256 * KIB
-FIFO_PIPE_BYTES = 1 * MIB
-#: After the process has ended, how long somebody else may hold its output open.
-EXEC_DRAIN_S = 2.0
+#: After the process has ended and its output is read, how long others may hold it open.
+EXEC_DRAIN_S = 0.25
+EXEC_DRAIN_POLL_S = 0.02
 EXEC_TERM_GRACE_S = 5.0
 
 # Events.

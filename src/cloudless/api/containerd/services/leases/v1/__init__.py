@@ -4,6 +4,7 @@
 # This file has been @generated
 
 __all__ = (
+    "AddResourceRequest",
     "CreateRequest",
     "CreateResponse",
     "DeleteRequest",
@@ -12,6 +13,7 @@ __all__ = (
     "LeasesStub",
     "ListRequest",
     "ListResponse",
+    "Resource",
 )
 
 from dataclasses import dataclass
@@ -30,6 +32,23 @@ if TYPE_CHECKING:
 
 _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
+
+
+@dataclass(eq=False, repr=False)
+class AddResourceRequest(betterproto2.Message):
+    id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    The lease.
+    """
+
+    resource: "Resource | None" = betterproto2.field(
+        2, betterproto2.TYPE_MESSAGE, optional=True
+    )
+
+
+default_message_pool.register_message(
+    "containerd.services.leases.v1", "AddResourceRequest", AddResourceRequest
+)
 
 
 @dataclass(eq=False, repr=False)
@@ -117,6 +136,21 @@ default_message_pool.register_message(
 )
 
 
+@dataclass(eq=False, repr=False)
+class Resource(betterproto2.Message):
+    id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    type: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    "content", or "snapshots/" and the snapshotter's name.
+    """
+
+
+default_message_pool.register_message(
+    "containerd.services.leases.v1", "Resource", Resource
+)
+
+
 class LeasesStub(betterproto2_grpclib.ServiceStub):
     """
     A lease keeps what is made under it (header "containerd-lease") from being collected.
@@ -176,6 +210,24 @@ class LeasesStub(betterproto2_grpclib.ServiceStub):
             metadata=metadata,
         )
 
+    async def add_resource(
+        self,
+        message: "AddResourceRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "____google__protobuf__.Empty":
+
+        return await self._unary_unary(
+            "/containerd.services.leases.v1.Leases/AddResource",
+            message,
+            ____google__protobuf__.Empty,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
 
 from .....google import protobuf as ____google__protobuf__
 
@@ -194,6 +246,12 @@ class LeasesBase(betterproto2_grpclib.ServiceBase):
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
     async def list(self, message: "ListRequest") -> "ListResponse":
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def add_resource(
+        self, message: "AddResourceRequest"
+    ) -> "____google__protobuf__.Empty":
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
@@ -222,6 +280,15 @@ class LeasesBase(betterproto2_grpclib.ServiceBase):
         response = await self.list(request)
         await stream.send_message(response)
 
+    async def __rpc_add_resource(
+        self,
+        stream: "grpclib.server.Stream[AddResourceRequest, ____google__protobuf__.Empty]",
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.add_resource(request)
+        await stream.send_message(response)
+
     def __mapping__(self) -> "dict[str, grpclib.const.Handler]":
         return {
             "/containerd.services.leases.v1.Leases/Create": grpclib.const.Handler(
@@ -241,5 +308,11 @@ class LeasesBase(betterproto2_grpclib.ServiceBase):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 ListRequest,
                 ListResponse,
+            ),
+            "/containerd.services.leases.v1.Leases/AddResource": grpclib.const.Handler(
+                self.__rpc_add_resource,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                AddResourceRequest,
+                ____google__protobuf__.Empty,
             ),
         }

@@ -1,0 +1,122 @@
+"""Pulls images from registries, through containerd's CRI plugin.
+
+The plugin does the work: download, check of digests, unpacking. A cancelled pull is
+aborted and leaves nothing. There are no retries here: who asked decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from cloudless.aio.clock import Clock
+from cloudless.api.runtime.v1 import AuthConfig, ImageServiceStub, ImageSpec, PullImageRequest
+from cloudless.containerd import limits, references
+from cloudless.containerd.content import Content
+from cloudless.containerd.errors import PULL_RULES, ContainerdError
+from cloudless.containerd.images import Image, Images
+from cloudless.containerd.rpc import Connection
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Either a name with its password, or one of the tokens."""
+
+    username: str = ""
+    password: str = field(default="", repr=False)
+    identity_token: str = field(default="", repr=False)
+    registry_token: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
+class PullProgress:
+    """What is arriving now. ``total_bytes`` grows while sizes become known; layers that are
+    done leave the count. When several pulls run at once it tells of all of them together."""
+
+    done_bytes: int
+    total_bytes: int
+    parts: int
+
+
+class Puller:
+    """Pulls into this client's namespace, which must be the one that the CRI plugin uses."""
+
+    def __init__(self, connection: Connection, images: Images, content: Content, *, clock: Clock) -> None:
+        self._connection = connection
+        self._stub = connection.stub(ImageServiceStub)
+        self._images = images
+        self._content = content
+        self._clock = clock
+
+    async def pull(
+        self,
+        reference: str,
+        *,
+        credentials: Credentials | None = None,
+        on_progress: Callable[[PullProgress], None] | None = None,
+        timeout_s: float = limits.PULL_TIMEOUT_S,
+    ) -> Image:
+        """Fetch and unpack an image, and describe it; present parts are not fetched again.
+
+        Raises ``InvalidRequest`` (the reference), ``ImageNotFound``, ``RegistryUnauthorized``,
+        ``RegistryUnavailable``, ``InvalidImage``, ``NoSpace``, ``Unavailable``, ``Failed``.
+        """
+        wanted = references.parse(reference)
+        request = PullImageRequest(
+            image=ImageSpec(image=wanted.name), auth=_auth(wanted.registry, credentials)
+        )
+        async with self._reporting(on_progress):
+            await self._connection.call(
+                self._stub.pull_image,
+                request,
+                about=f"pull {wanted.name}",
+                timeout_s=timeout_s,
+                rules=PULL_RULES,
+            )
+        return await self._images.resolve(wanted.name)
+
+    @asynccontextmanager
+    async def _reporting(self, report: Callable[[PullProgress], None] | None) -> AsyncIterator[None]:
+        if report is None:
+            yield
+            return
+        failure: ContainerdError | None = None
+        async with asyncio.TaskGroup() as group:
+            poll = group.create_task(self._poll(report), name="pull progress")
+            try:
+                yield
+            except ContainerdError as error:
+                failure = error  # raised below, so that the group does not wrap it
+            finally:
+                poll.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _poll(self, report: Callable[[PullProgress], None]) -> None:
+        while True:
+            try:
+                parts = [one for one in await self._content.ingests() if one.total_bytes > 0]
+            except ContainerdError:
+                parts = []  # the pull itself will tell
+            report(
+                PullProgress(
+                    done_bytes=sum(part.offset_bytes for part in parts),
+                    total_bytes=sum(part.total_bytes for part in parts),
+                    parts=len(parts),
+                )
+            )
+            await self._clock.sleep(limits.PULL_PROGRESS_INTERVAL_S)
+
+
+def _auth(registry: str, credentials: Credentials | None) -> AuthConfig | None:
+    if credentials is None:
+        return None
+    return AuthConfig(
+        username=credentials.username,
+        password=credentials.password,
+        server_address=registry,
+        identity_token=credentials.identity_token,
+        registry_token=credentials.registry_token,
+    )
