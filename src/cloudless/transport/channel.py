@@ -60,7 +60,7 @@ class GuardedChannel(Channel):
         metadata: MetadataHook | None = None,
         codec: CompiledCodec | None = None,
     ) -> None:
-        super().__init__(codec=codec or CompiledCodec(), ssl=ssl)
+        super().__init__(codec=codec or CompiledCodec(answers=True), ssl=ssl)
         self.address = address
         self.limits = limits
         self._authority = authority

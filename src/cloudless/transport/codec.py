@@ -13,7 +13,7 @@ from typing import Any
 
 from grpclib.encoding.base import CodecBase
 
-from cloudless.transport.decode import read_message
+from cloudless.transport.decode import ANSWER_BYTES_PER_TICK, BYTES_PER_TICK, read_message
 from cloudless.transport.encode import Encoded, EncodeError, varint, write_message
 from cloudless.transport.fieldplan import LENGTH, is_message_class
 from cloudless.transport.readers import DecodeError
@@ -51,9 +51,16 @@ def concat_repeated(
 
 
 class CompiledCodec(CodecBase):
-    """grpclib's codec interface over ``encode`` and ``decode``."""
+    """grpclib's codec interface over ``encode`` and ``decode``.
+
+    ``answers`` is for the calling side: what it reads comes from a server of its choice,
+    so lists of very many small fields are let through.
+    """
 
     __content_subtype__ = "proto"
+
+    def __init__(self, *, answers: bool = False) -> None:
+        self._bytes_per_tick = ANSWER_BYTES_PER_TICK if answers else BYTES_PER_TICK
 
     def encode(self, message: Any, message_type: Any) -> bytes:
         """Bytes of a message or of an ``Encoded`` one; raises ``EncodeError``."""
@@ -71,7 +78,7 @@ class CompiledCodec(CodecBase):
     def decode(self, data: bytes, message_type: Any) -> Any:
         """A message of ``message_type``; raises ``DecodeError``."""
         if is_message_class(message_type):
-            return read_message(data, message_type)
+            return read_message(data, message_type, self._bytes_per_tick)
         try:
             return message_type.FromString(data)
         except Exception as error:

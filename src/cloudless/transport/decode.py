@@ -9,7 +9,7 @@ field, in proportion to the size of the input. Nothing here reads or writes sock
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import islice, repeat
+from itertools import repeat
 from typing import Any
 
 from cloudless.transport.fieldplan import (
@@ -24,6 +24,7 @@ from cloudless.transport.fieldplan import (
     plan_fields,
 )
 from cloudless.transport.readers import (
+    TOO_MANY_FIELDS,
     DecodeError,
     Reader,
     enum_reader,
@@ -31,15 +32,18 @@ from cloudless.transport.readers import (
     read_key,
     read_long_varint,
     scalar_reader,
+    take_ticks,
 )
 from cloudless.transport.wellknown import WrappedType, wrapped_type
 
 #: Messages may be nested this deep.
 MAX_DEPTH = 64
 #: Ticks of a message: a base, and one for each so many bytes. A tick is about 0.5 us, so
-#: 256 KiB of the worst input take less than 50 ms.
+#: 256 KiB of the worst input take less than 50 ms. Answers from a server that the caller
+#: chose may hold long lists of small fields, and get four times as many.
 BASE_TICKS = 4096
 BYTES_PER_TICK = 4
+ANSWER_BYTES_PER_TICK = 1
 
 #: Sets one field: (attributes, data, position, end, ticks, depth) -> new position.
 FieldReader = Callable[[dict[str, Any], bytes, int, int, Iterator[None], int], int]
@@ -86,9 +90,7 @@ class MessageReader:
         """An empty message; costs ticks by the size of the class."""
         if self._readers is None:
             self.compile()
-        if self._extra_ticks:
-            for _ in islice(ticks, self._extra_ticks):
-                pass
+        take_ticks(ticks, self._extra_ticks)
         message = self._message.__new__(self._message)
         attributes = self._blank.copy()
         for name, container in self._containers:
@@ -121,9 +123,9 @@ class MessageReader:
                     position = self._skip(key, data, position, end)
                     unknown.append(data[start:position])
             else:
-                raise DecodeError("the message has too many fields for its size")
+                raise DecodeError(TOO_MANY_FIELDS)
         except IndexError:
-            raise DecodeError("the message is truncated") from None
+            raise DecodeError("the message is truncated", self._name_at(data, start)) from None
         except DecodeError as error:
             raise error.under(self._name_at(data, start)) from None
         if position > end:
@@ -174,9 +176,9 @@ def reader_of(message: type[Any]) -> MessageReader:
     return reader
 
 
-def read_message(data: bytes, message: type[Any]) -> Any:
+def read_message(data: bytes, message: type[Any], bytes_per_tick: int = BYTES_PER_TICK) -> Any:
     """A message of the given class; raises ``DecodeError``."""
-    ticks = repeat(None, BASE_TICKS + len(data) // BYTES_PER_TICK)
+    ticks = repeat(None, BASE_TICKS + len(data) // bytes_per_tick)
     reader = reader_of(message)
     made = reader.new(ticks)
     reader.read(made.__dict__, data, 0, len(data), ticks, 1)
@@ -195,7 +197,7 @@ def _field_readers(field: FieldPlan, others: tuple[str, ...]) -> list[tuple[int,
         return [(LENGTH, _message_field(field.name, reader, others))]
     if value.wrapped:
         if field.repeated:
-            return [(LENGTH, _repeated_field(field.name, _wrapped_reader(wrapped_type(value.message))))]
+            return [(LENGTH, _repeated_wrapped_field(field.name, wrapped_type(value.message)))]
         return [(LENGTH, _wrapped_field(field.name, wrapped_type(value.message), others))]
     read = _scalar(value)
     if field.packable:
@@ -279,12 +281,16 @@ def _repeated_message_field(name: str, reader: MessageReader) -> FieldReader:
     return element
 
 
-def _wrapped_reader(kind: WrappedType) -> Reader:
-    def read(data: bytes, position: int, end: int) -> tuple[Any, int]:
+def _repeated_wrapped_field(name: str, kind: WrappedType) -> FieldReader:
+    def element(
+        attributes: dict[str, Any], data: bytes, position: int, end: int, ticks: Iterator[None], depth: int
+    ) -> int:
         position, stop = _block(data, position, end)
-        return kind.read(data[position:stop], None), stop
+        take_ticks(ticks, kind.ticks)
+        attributes[name].append(kind.read(data[position:stop], None))
+        return stop
 
-    return read
+    return element
 
 
 def _wrapped_field(name: str, kind: WrappedType, others: tuple[str, ...]) -> FieldReader:
@@ -292,6 +298,7 @@ def _wrapped_field(name: str, kind: WrappedType, others: tuple[str, ...]) -> Fie
         attributes: dict[str, Any], data: bytes, position: int, end: int, ticks: Iterator[None], depth: int
     ) -> int:
         position, stop = _block(data, position, end)
+        take_ticks(ticks, kind.ticks)
         attributes[name] = kind.read(data[position:stop], attributes[name])
         for other in others:
             attributes[other] = None
@@ -330,12 +337,13 @@ def _map_field(name: str, key: ValueType, value: ValueType) -> FieldReader:
                 position = inner
             elif wrapped is not None:
                 position, inner = _block(data, position, stop)
+                take_ticks(ticks, wrapped.ticks)
                 found = wrapped.read(data[position:inner], found)
                 position = inner
             elif read_value is not None:
                 found, position = read_value(data, position, stop)
         else:
-            raise DecodeError("the message has too many fields for its size")
+            raise DecodeError(TOO_MANY_FIELDS)
         if position > stop:
             raise DecodeError("the message is truncated")
         if found is None:

@@ -135,7 +135,8 @@ def _value_type(
         return ValueType(meta.proto_type)
     declared = field.type
     if isinstance(declared, str):
-        # Only the annotations that matter are evaluated: typing.get_type_hints would do all.
-        declared = eval(declared, vars(sys.modules[message.__module__]))
+        # Resolving one annotation at a time: those of the other fields cost time for nothing.
+        holder = type(message.__name__, (), {"__annotations__": {"it": declared}})
+        declared = typing.get_type_hints(holder, vars(sys.modules[message.__module__]))["it"]
     arguments = typing.get_args(declared)
     return ValueType(meta.proto_type, arguments[argument] if arguments else declared)
