@@ -66,6 +66,8 @@ ELECTION_TTL_S: Final = 15
 ELECTION_MARGIN: Final = 0.15
 #: Part of the lease after which the leader renews it.
 ELECTION_RENEW: Final = 0.25
+#: How soon a failed renewal is tried again.
+ELECTION_RETRY_S: Final = 0.5
 #: A candidate looks at the key this often even if its watch is silent.
 ELECTION_RECHECK_S: Final = 5.0
 #: How long a graceful stop may spend on giving the lease back.

@@ -132,14 +132,16 @@ class Connection:
         while True:
             endpoint = await self.ready(deadline_s)
             remaining_s = deadline_s - self._clock.monotonic()
-            metadata = await self.metadata(endpoint)
             try:
+                metadata = await self.metadata(endpoint)
                 return await attempt(endpoint, metadata, max(min(remaining_s, ATTEMPT_TIMEOUT_S), 0.001))
             except (RpcError, TimeoutError, UsageError) as error:
                 if not renewed and self._forget_token(error):
                     renewed = True
                     continue
                 sorted_error = sort_error(error)
+            except Unavailable as error:  # the log-in failed: the call itself was not sent
+                sorted_error = error
             if not isinstance(sorted_error, Unavailable):
                 raise sorted_error
             self.rotate(endpoint)
@@ -174,7 +176,10 @@ class Connection:
             self._at = (self._at + 1) % len(self._endpoints)
 
     async def metadata(self, endpoint: Endpoint) -> list[tuple[str, str]]:
-        """What every call carries: refuse a member without leader, and who we are."""
+        """What every call carries: refuse a member without leader, and who we are.
+
+        Raises ``AccessDenied``; ``Unavailable`` when the log-in got no answer.
+        """
         metadata = [("hasleader", "true")]
         if self._credentials.user:
             if not self._token:
@@ -200,7 +205,10 @@ class Connection:
         except RpcError as error:
             if "authentication is not enabled" in _details(error):
                 return ""
-            raise sort_error(error) from error
+            failure = sort_error(error)
+            if isinstance(failure, Unavailable):
+                failure = Unavailable(str(failure))
+            raise failure from error
         return str(answer.token)
 
     def _forget_token(self, error: Exception) -> bool:
