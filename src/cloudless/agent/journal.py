@@ -1,0 +1,277 @@
+"""What this node was told, and what it must not forget of its replicas: one append log.
+
+The node loop writes it, and reads it once at the start. Each line carries a checksum;
+a last line that was cut short is dropped, anything else that is wrong makes the whole
+content untrusted: the file is set aside, and the node keeps what runs until the
+coordinator has spoken. An append survives the death of the process at once, and a
+power cut after ``sync``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from cloudless.domain.errors import Fatal
+from cloudless.domain.model import Model
+from cloudless.domain.replica import Assignment, ExitStatus, ReplicaPhase
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+#: The log is written anew when it is this large and mostly history, in bytes.
+COMPACT_BYTES = 1024 * 1024
+COMPACT_RATIO = 4
+#: Damaged journals that are kept for a person to look at.
+KEPT_DAMAGED = 3
+
+
+class Progress(Model):
+    """What this node did for a replica so far; counters never fall.
+
+    ``attempt`` is the number of the newest container (0: none yet). ``ended`` is set once
+    the replica is over and must not be started again.
+    """
+
+    replica_id: str
+    attempt: int = 0
+    restarts: int = 0
+    failures: int = 0
+    failed_starts: int = 0
+    last_exit: ExitStatus | None = None
+    image_digest: str = ""
+    ended: ReplicaPhase | None = None
+    message: str = ""
+
+
+class Journal:
+    """Open with ``Journal.open``; one per data directory (the agent holds its lock)."""
+
+    def __init__(self, path: Path, node_id: str) -> None:
+        self._path = path
+        self._node_id = node_id
+        self._fd = -1
+        self._size_bytes = 0
+        self._live_bytes = 0
+        self._late: list[bytes] | None = None
+        self._syncing = asyncio.Lock()
+        self.assignments: dict[str, Assignment] = {}
+        #: Replicas that are no longer assigned, and of which something may be left.
+        self.doomed: set[str] = set()
+        self.progress: dict[str, Progress] = {}
+        #: Highest leader epoch heard of; a lower one is refused.
+        self.epoch = 0
+        #: Why earlier content could not be trusted; empty when it could.
+        self.damage = ""
+
+    @classmethod
+    def open(cls, path: Path, node_id: str) -> Journal:
+        """Read what is there, or begin anew. Raises ``Fatal`` when the disk refuses."""
+        journal = cls(path, node_id)
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            journal._load()
+            journal._rewrite()
+        except OSError as error:
+            raise Fatal(f"cannot use the journal {path}: {error.strerror or error}") from error
+        return journal
+
+    def tell(
+        self, *, epoch: int, whole: bool, assignments: Iterable[Assignment], removed: Iterable[str]
+    ) -> None:
+        """Write down a message of the coordinator; ``whole`` dooms whatever it does not name."""
+        lines: list[dict[str, Any]] = []
+        given = {assignment.replica_id: assignment for assignment in assignments}
+        dropped = set(removed)
+        if whole:
+            dropped |= self.assignments.keys() - given.keys()
+        if epoch > self.epoch:
+            lines.append({"epoch": epoch})
+        for replica_id, assignment in given.items():
+            if self.assignments.get(replica_id) != assignment:
+                lines.append({"assign": assignment.model_dump(mode="json", exclude_defaults=True)})
+        lines += [{"drop": replica_id} for replica_id in sorted(dropped & self.assignments.keys())]
+        self._append(lines)
+
+    def note(self, progress: Progress) -> None:
+        """Remember how far a replica got."""
+        if self.progress.get(progress.replica_id) != progress:
+            self._append([{"seen": progress.model_dump(mode="json", exclude_defaults=True)}])
+
+    def forget(self, replica_id: str) -> None:
+        """Nothing is left of a replica that is no longer assigned."""
+        if replica_id in self.doomed or replica_id in self.progress:
+            self._append([{"gone": replica_id}])
+
+    async def sync(self) -> None:
+        """Make everything written so far survive a power cut; rewrites the log when it has grown."""
+        async with self._syncing:
+            if self._size_bytes > max(COMPACT_BYTES, COMPACT_RATIO * self._live_bytes):
+                await self._compact()
+            fd = os.dup(self._fd)
+            try:
+                await asyncio.to_thread(os.fdatasync, fd)
+            finally:
+                os.close(fd)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _load(self) -> None:
+        try:
+            data = self._path.read_bytes()
+        except FileNotFoundError:
+            return
+        try:
+            for record in read_lines(data, self._node_id):
+                self._apply(record)
+        except ValueError as error:
+            self.damage = f"journal {self._path.name} cannot be trusted: {error}"
+            log.warning("the journal is damaged", extra={"path": str(self._path), "why": str(error)})
+            self.assignments, self.doomed, self.progress, self.epoch = {}, set(), {}, 0
+            self._set_aside()
+
+    def _set_aside(self) -> None:
+        taken = sorted(self._path.parent.glob(f"{self._path.name}.damaged-*"))
+        for old in taken[: max(len(taken) - KEPT_DAMAGED + 1, 0)]:
+            old.unlink()
+        number = int(taken[-1].name.rpartition("-")[2]) + 1 if taken else 1
+        os.replace(self._path, self._path.with_name(f"{self._path.name}.damaged-{number:06d}"))
+
+    def _apply(self, record: dict[str, Any]) -> None:
+        kind, value = next(iter(record.items()))
+        if kind == "epoch":
+            self.epoch = int(value)
+        elif kind == "assign":
+            assignment = Assignment.model_validate(value)
+            self.assignments[assignment.replica_id] = assignment
+            self.doomed.discard(assignment.replica_id)
+        elif kind == "drop":
+            self.assignments.pop(value, None)
+            self.doomed.add(value)
+        elif kind == "seen":
+            progress = Progress.model_validate(value)
+            self.progress[progress.replica_id] = progress
+        elif kind == "gone":
+            self.doomed.discard(value)
+            if value not in self.assignments:
+                self.progress.pop(value, None)
+        else:
+            raise ValueError(f"unknown record {kind!r}")
+
+    def _append(self, records: list[dict[str, Any]]) -> None:
+        if not records:
+            return
+        data = b"".join(map(encode_line, records))
+        try:
+            _write_all(self._fd, data)
+        except OSError as error:
+            raise Fatal(f"cannot write the journal {self._path}: {error.strerror or error}") from error
+        self._size_bytes += len(data)
+        if self._late is not None:
+            self._late.append(data)
+        for record in records:
+            self._apply(record)
+
+    def _snapshot(self) -> bytes:
+        records: list[dict[str, Any]] = [{"format": FORMAT, "node_id": self._node_id}]
+        records.append({"epoch": self.epoch})
+        for assignment in self.assignments.values():
+            records.append({"assign": assignment.model_dump(mode="json", exclude_defaults=True)})
+        records += [{"drop": replica_id} for replica_id in sorted(self.doomed)]
+        for progress in self.progress.values():
+            records.append({"seen": progress.model_dump(mode="json", exclude_defaults=True)})
+        return b"".join(map(encode_line, records))
+
+    def _rewrite(self) -> None:
+        data = self._snapshot()
+        fd = self._fresh_file()
+        _write_all(fd, data)
+        os.fsync(fd)
+        self._replace(fd, len(data))
+        _sync_folder(self._path.parent)
+
+    async def _compact(self) -> None:
+        data, self._late = self._snapshot(), []
+        try:
+            fd = self._fresh_file()
+            await asyncio.to_thread(_write_and_sync, fd, data)
+            # From here on nothing is awaited: no append can come between.
+            late = b"".join(self._late)
+            _write_all(fd, late)
+            self._replace(fd, len(data) + len(late))
+        finally:
+            self._late = None
+        await asyncio.to_thread(_sync_folder, self._path.parent)
+
+    def _fresh_file(self) -> int:
+        fresh = self._path.with_name(f"{self._path.name}.new")
+        return os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+    def _replace(self, fd: int, size_bytes: int) -> None:
+        os.replace(self._path.with_name(f"{self._path.name}.new"), self._path)
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd, self._size_bytes, self._live_bytes = fd, size_bytes, size_bytes
+
+
+def encode_line(record: dict[str, Any]) -> bytes:
+    """A record with its checksum.
+
+    >>> encode_line({"epoch": 3})
+    b'e44cf0fb {"epoch":3}\\n'
+    """
+    data = json.dumps(record, separators=(",", ":")).encode()
+    return b"%08x %s\n" % (zlib.crc32(data), data)
+
+
+def read_lines(data: bytes, node_id: str) -> Iterator[dict[str, Any]]:
+    """The records of a journal of this node; raises ``ValueError`` saying what is wrong where.
+
+    A last line without its end was being written when the process died: it is left out.
+    """
+    lines = data.split(b"\n")[:-1]
+    for number, line in enumerate(lines, 1):
+        checksum, _, payload = line.partition(b" ")
+        if checksum != b"%08x" % zlib.crc32(payload):
+            raise ValueError(f"line {number} does not match its checksum")
+        record = json.loads(payload)
+        if not isinstance(record, dict) or not record:
+            raise ValueError(f"line {number} is not a record")
+        if number == 1:
+            if record.get("format") != FORMAT:
+                raise ValueError("it is not a journal of this version")
+            if record.get("node_id") != node_id:
+                raise ValueError(f"it belongs to another node ({str(record.get('node_id'))[:40]})")
+            continue
+        yield record
+    if not lines and data:
+        raise ValueError("its first line is cut short")
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _write_and_sync(fd: int, data: bytes) -> None:
+    _write_all(fd, data)
+    os.fsync(fd)
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
