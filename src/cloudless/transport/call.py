@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
 from grpclib.const import Handler as Method
@@ -43,7 +43,7 @@ _UNKNOWN_METHOD = "unknown"
 class CallHost(Protocol):
     """What calls need of their server."""
 
-    methods: Mapping[str, Method]
+    methods: dict[str, Method]
     codec: CompiledCodec
     limits: Limits
     interceptors: tuple[Interceptor, ...]
@@ -252,7 +252,7 @@ class CallHandler(DrainableHandler):
             async with scope:
                 for interceptor in self._host.interceptors:
                     await interceptor(context)
-                await request.method.func(call)  # type: ignore[arg-type]
+                await request.method.func(call)
                 call.check_answered()
         except asyncio.CancelledError:
             if self._ending is None:

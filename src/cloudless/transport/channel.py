@@ -67,7 +67,7 @@ class GuardedChannel(Channel):
         self._unary_s = unary_s
         self._metadata_hook = metadata
 
-    def request(  # type: ignore[override]
+    def request(
         self,
         name: str,
         cardinality: Cardinality,

@@ -161,6 +161,12 @@ class ClientCall(ClientStream[Sent, Got]):
             message: Got = self._codec.decode(data, self._recv_type)
             return message
 
+    def fail(self, error: Exception, *, unless_answered: bool = False) -> None:
+        """End the call with ``error`` in whoever waits for it (for another task's failure)."""
+        answered = self._send_request_done and self._stream.inbox.complete  # type: ignore[attr-defined]
+        if not (unless_answered and answered):
+            self._wrapper.cancel(error)
+
     async def recv_trailing_metadata(self) -> None:
         # The server may end a call before we have sent everything.
         if not self._end_done and self._stream.inbox.complete:  # type: ignore[attr-defined]

@@ -91,7 +91,7 @@ class MessageReader:
         if self._readers is None:
             self.compile()
         take_ticks(ticks, self._extra_ticks)
-        message = self._message.__new__(self._message)
+        message = object.__new__(self._message)
         attributes = self._blank.copy()
         for name, container in self._containers:
             attributes[name] = container()
@@ -99,7 +99,13 @@ class MessageReader:
         return message
 
     def read(
-        self, attributes: dict[str, Any], data: bytes, position: int, end: int, ticks: Iterator[None], depth: int
+        self,
+        attributes: dict[str, Any],
+        data: bytes,
+        position: int,
+        end: int,
+        ticks: Iterator[None],
+        depth: int,
     ) -> None:
         """Merge the fields in ``data[position:end]`` into a message's attributes."""
         if depth > MAX_DEPTH:

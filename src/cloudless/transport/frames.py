@@ -9,7 +9,7 @@ It never touches a socket.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
@@ -150,7 +150,7 @@ class GuardedH2(H2Connection):
     def _receive_frame(self, frame: Frame) -> list[Event]:
         kind = frame.__class__
         if kind is DataFrame:
-            if not frame.data and "END_STREAM" not in frame.flags:
+            if not cast(DataFrame, frame).data and "END_STREAM" not in frame.flags:
                 self._charge_control(1)
         elif kind is HeadersFrame:
             self.control.credit(CREDIT_PER_FRAME)

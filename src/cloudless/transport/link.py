@@ -136,8 +136,7 @@ async def dial_link(
         dialling.abort()
         raise LinkRefused(str(answer.get("reason", "no reason given"))[:200])
     protocol = server.protocol(limits=limits)
-    carrier = cast(asyncio.Transport, transport)
-    dialling.hand_over(carrier, protocol)
+    dialling.hand_over(transport, protocol)
     return Link(answer, protocol)
 
 

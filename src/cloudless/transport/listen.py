@@ -63,7 +63,7 @@ async def check_loopback(host: str) -> None:
     for address in addresses:
         if not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
             raise InsecureListen(
-                f"refusing to listen on {host} without TLS: everybody who reaches it could control this machine",
+                f"refusing to listen on {host} without TLS: whoever reaches it could control this machine",
                 hint="listen on 127.0.0.1, or give a certificate",
             )
 

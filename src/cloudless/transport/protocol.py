@@ -132,12 +132,12 @@ class GuardedProcessor(EventsProcessor):
         return release
 
     def process(self, event: Event) -> None:
-        processor = None if self.closed else self.processors.get(cast(Any, event.__class__))
+        processor: Any = None if self.closed else self.processors.get(cast(Any, event.__class__))
         if processor is not None:
-            processor(cast(Any, event))
+            processor(event)
 
     def process_request_received(self, event: RequestReceived) -> None:
-        stream_id = cast(int, event.stream_id)
+        stream_id = event.stream_id
         if len(self.streams) >= self.connection.limits.concurrent_streams or self.goaway:
             self.connection.h2.charge_reset(stream_id)
             self.connection.h2.reset_stream(stream_id, ErrorCodes.REFUSED_STREAM)
@@ -145,7 +145,7 @@ class GuardedProcessor(EventsProcessor):
         super().process_request_received(event)
 
     def process_stream_reset(self, event: StreamReset) -> None:
-        stream = self.streams.get(cast(int, event.stream_id))
+        stream = self.streams.get(event.stream_id)
         if stream is None:
             return
         why = "the peer reset the stream" if event.remote_reset else "the peer broke the protocol"

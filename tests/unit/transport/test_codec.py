@@ -80,7 +80,11 @@ def _forget_what_python_cannot_hold(message: Any) -> None:
         if field.message_type is None:
             continue
         if field.message_type.GetOptions().map_entry:
-            inner = [value[key] for key in value] if field.message_type.fields_by_name["value"].message_type else []
+            inner = (
+                [value[key] for key in value]
+                if field.message_type.fields_by_name["value"].message_type
+                else []
+            )
         else:
             inner = value if field.is_repeated else [value]
         for part in inner:
