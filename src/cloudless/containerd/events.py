@@ -45,6 +45,13 @@ class Gap:
 
 
 @dataclass(frozen=True)
+class Lost:
+    """The subscription ended, or could not be made: nothing is heard until the next ``Gap``."""
+
+    why: str
+
+
+@dataclass(frozen=True)
 class TaskCreated:
     """A shim and a container exist; the process waits."""
 
@@ -96,7 +103,7 @@ class ExecStarted:
     pid: int
 
 
-Event = Gap | TaskCreated | TaskStarted | TaskExited | TaskOomKilled | TaskDeleted | ExecStarted
+Event = Gap | Lost | TaskCreated | TaskStarted | TaskExited | TaskOomKilled | TaskDeleted | ExecStarted
 
 
 class Events:
@@ -119,8 +126,9 @@ class Events:
                     async for event in events:
                         backoff.reset()
                         yield event
-            except Unavailable:
-                pass  # said below, by the next gap
+                yield Lost("containerd ended the subscription")
+            except Unavailable as error:
+                yield Lost(error.message)
             await self._clock.sleep(backoff.next())
 
     async def _subscribe(self) -> AsyncGenerator[Event, None]:
