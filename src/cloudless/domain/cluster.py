@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from cloudless.domain.node import NodeRecord
-from cloudless.domain.replica import Observation, ReplicaRecord
+from cloudless.domain.replica import ENDED, Observation, ReplicaRecord
 from cloudless.domain.revision import Revision
 from cloudless.domain.status import StatusRecord
+from cloudless.domain.usage import Demand, NodeUsage, demand_of
 from cloudless.domain.workload import WorkloadRecord
 
 
@@ -31,6 +32,9 @@ class Cluster:
     _ids: dict[tuple[str, str], str] = field(default_factory=dict)
     _by_workload: dict[str, dict[str, ReplicaRecord]] = field(default_factory=dict)
     _by_node: dict[str, dict[str, ReplicaRecord]] = field(default_factory=dict)
+    #: Derived when asked for, forgotten when a fact below it changes.
+    _usage: dict[str, NodeUsage] = field(default_factory=dict)
+    _demands: dict[tuple[str, int], Demand] = field(default_factory=dict)
 
     def workload_named(self, namespace: str, name: str) -> WorkloadRecord | None:
         """The workload of that name, also while it is being deleted."""
@@ -54,6 +58,21 @@ class Cluster:
         """The revision that a replica was made from."""
         return self.revisions.get(replica.workload_id, {}).get(replica.revision)
 
+    def usage_of(self, node_id: str) -> NodeUsage:
+        """What the replicas on a node take from it. Shared: copy it before adding to it.
+
+        Replicas that are told to stop count until they are gone; replicas that ended
+        for good (and are not restarted) do not.
+        """
+        usage = self._usage.get(node_id)
+        if usage is None:
+            usage = self._usage[node_id] = NodeUsage()
+            for replica in self.replicas_on(node_id):
+                seen = self.observations.get(replica.id)
+                if seen is None or seen.phase not in ENDED:
+                    usage.add(self._demand_of(replica))
+        return usage
+
     def workload_ids(self) -> Iterator[str]:
         """Ids of all workloads, oldest key first."""
         return iter(tuple(self.workloads))
@@ -68,32 +87,55 @@ class Cluster:
         record = self.workloads.pop(workload_id, None)
         if record is not None and self._ids.get((record.namespace, record.name)) == workload_id:
             del self._ids[record.namespace, record.name]
+        self.statuses.pop(workload_id, None)
+        for number in self.revisions.pop(workload_id, {}):
+            self._demands.pop((workload_id, number), None)
 
     def put_replica(self, record: ReplicaRecord) -> None:
         """Add or replace a replica's record."""
         old = self.replicas.get(record.id)
         if old is not None and old.node_id != record.node_id:
             self._by_node.get(old.node_id, {}).pop(record.id, None)
+            self._usage.pop(old.node_id, None)
         self.replicas[record.id] = record
         self._by_workload.setdefault(record.workload_id, {})[record.id] = record
         if record.node_id:
             self._by_node.setdefault(record.node_id, {})[record.id] = record
+            self._usage.pop(record.node_id, None)
 
     def drop_replica(self, replica_id: str) -> None:
         """Forget a replica's record."""
         record = self.replicas.pop(replica_id, None)
         if record is not None:
             self._by_workload.get(record.workload_id, {}).pop(replica_id, None)
+            if not self._by_workload.get(record.workload_id):
+                self._by_workload.pop(record.workload_id, None)
             self._by_node.get(record.node_id, {}).pop(replica_id, None)
+            self._usage.pop(record.node_id, None)
+
+    def put_observation(self, seen: Observation) -> None:
+        """Add or replace what a node saw of a replica."""
+        self.observations[seen.replica_id] = seen
+        self._forget_usage_of(seen.replica_id)
+
+    def drop_observation(self, replica_id: str) -> None:
+        """Forget what a node saw of a replica."""
+        self.observations.pop(replica_id, None)
+        self._forget_usage_of(replica_id)
 
     def put_revision(self, revision: Revision) -> None:
         """Add or replace a revision."""
-        self.revisions.setdefault(revision.workload_id, {})[revision.number] = revision
+        known = self.revisions.setdefault(revision.workload_id, {})
+        if revision.number not in known:  # replicas may have arrived before their revision
+            for replica in self.replicas_of(revision.workload_id):
+                self._usage.pop(replica.node_id, None)
+        known[revision.number] = revision
 
     def drop_revision(self, workload_id: str, number: int) -> None:
         """Forget a revision."""
         known = self.revisions.get(workload_id, {})
         known.pop(number, None)
+        self._demands.pop((workload_id, number), None)
         if not known:
             self.revisions.pop(workload_id, None)
 
@@ -110,4 +152,21 @@ class Cluster:
             dict(self._ids),
             {key: dict(value) for key, value in self._by_workload.items()},
             {key: dict(value) for key, value in self._by_node.items()},
+            dict(self._usage),
+            dict(self._demands),
         )
+
+    def _forget_usage_of(self, replica_id: str) -> None:
+        record = self.replicas.get(replica_id)
+        if record is not None:
+            self._usage.pop(record.node_id, None)
+
+    def _demand_of(self, replica: ReplicaRecord) -> Demand:
+        key = (replica.workload_id, replica.revision)
+        demand = self._demands.get(key)
+        if demand is None:
+            revision = self.revision_of(replica)
+            if revision is None:
+                return Demand(0, 0, 0, ())
+            demand = self._demands[key] = demand_of(revision.spec)
+        return demand

@@ -66,6 +66,8 @@ class StatusRecord(Model):
 
     workload_id: str
     observed_generation: int
+    #: Replicas that were wanted at that generation.
+    desired: int = 0
     revision: int = 0
     conditions: tuple[Condition, ...] = ()
     rollout: Rollout | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import json
 import re
 from typing import Annotated, Any, Self
 
@@ -303,9 +304,13 @@ class WorkloadSpec(Model):
 
     @property
     def template_hash(self) -> str:
-        """Same for two specs whose replicas would be identical: what makes a revision."""
-        template = self.model_dump_json(exclude=set(NOT_TEMPLATE))
-        return hashlib.sha256(template.encode()).hexdigest()[:16]
+        """Same for two specs whose replicas would be identical: what makes a revision.
+
+        Defaults are left out and keys sorted, so that neither a field that a later version
+        adds nor the order of a map replaces replicas.
+        """
+        template = self.model_dump(mode="json", exclude=set(NOT_TEMPLATE), exclude_defaults=True)
+        return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _refuse_twice(where: str, what: str, values: list[Any]) -> None:

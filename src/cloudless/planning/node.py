@@ -98,6 +98,8 @@ def plan_node(
             plan.stop[replica_id] = tuple(own)
         else:
             keep.extend(own)
+    for replica_id in sorted(doomed - plan.stop.keys() - assignments.keys()):
+        plan.stop[replica_id] = ()  # its network or files may be left
     return NodePlan(plan.adopt, tuple(start), plan.stop, tuple(remove), tuple(keep))
 
 

@@ -1,0 +1,189 @@
+"""The replicas of one workload as a decision sees them: counted, sorted, judged.
+
+``stand`` judges one replica from its record, what its node saw, and the state of that
+node. ``Census`` groups them. The steppers and the status view read the same census, so
+what is shown is what is acted on. Nothing here decides what to do.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from cloudless.domain.cluster import Cluster
+from cloudless.domain.node import NodePhase, NodeRecord
+from cloudless.domain.replica import ENDED, Observation, ReplicaPhase, ReplicaRecord
+from cloudless.domain.revision import Revision
+from cloudless.domain.workload import WorkloadRecord
+
+_CONNECTED = frozenset({NodePhase.READY, NodePhase.NOT_READY})
+
+
+class Standing(NamedTuple):
+    """One replica, judged at one moment."""
+
+    record: ReplicaRecord
+    observation: Observation | None
+    node: NodeRecord | None
+    phase: ReplicaPhase
+    #: Made from the template that is wanted now.
+    current: bool
+    #: Its node is lost, or no longer known.
+    node_lost: bool
+    ready: bool
+    #: Ready for at least ``min_ready_time``.
+    available: bool
+    #: When time alone makes it available.
+    available_at: datetime.datetime | None
+
+    @property
+    def lost(self) -> bool:
+        """It is to be replaced (or forgotten): its node is lost, and it had not ended before."""
+        return self.node_lost and (not self.record.run or self.phase not in ENDED)
+
+    @property
+    def settled(self) -> bool:
+        """It has come as far as it ever will: available, or ended well."""
+        return self.available or self.phase is ReplicaPhase.SUCCEEDED
+
+    @property
+    def title(self) -> str:
+        """What a person calls it: ``web/1``."""
+        return f"{self.record.name}/{self.record.ordinal}"
+
+
+def current_numbers(cluster: Cluster, target: Revision | None) -> frozenset[int]:
+    """Numbers of the revisions whose replicas are as good as ``target``'s.
+
+    A change that is taken back gives a new revision with an old template: replicas of
+    the old one that are still there need no replacement.
+    """
+    if target is None:
+        return frozenset()
+    return frozenset(
+        number
+        for number, revision in cluster.revisions.get(target.workload_id, {}).items()
+        if revision.template_hash == target.template_hash
+        and (revision.image_digest in ("", target.image_digest) or not target.image_digest)
+    ) | {target.number}
+
+
+def stand(
+    cluster: Cluster,
+    record: ReplicaRecord,
+    current: frozenset[int],
+    min_ready: datetime.timedelta,
+    now: datetime.datetime,
+) -> Standing:
+    """Judge one replica at ``now``."""
+    observation = cluster.observations.get(record.id)
+    if not record.node_id:
+        phase = ReplicaPhase.PENDING if record.run else ReplicaPhase.STOPPING
+        return Standing(record, None, None, phase, record.revision in current, False, False, False, None)
+    node = cluster.nodes.get(record.node_id)
+    if observation is not None and observation.node_id not in ("", record.node_id):
+        observation = None
+    node_lost = node is None or node.phase is NodePhase.LOST
+    connected = node is not None and node.phase in _CONNECTED
+    phase = _phase(record, observation, connected)
+    ready = phase is ReplicaPhase.RUNNING and record.run and observation is not None and observation.ready
+    available, available_at = ready, None
+    if ready and min_ready and observation is not None:
+        available_at = (observation.ready_since or now) + min_ready
+        available = available_at <= now
+        if available:
+            available_at = None
+    return Standing(
+        record,
+        observation,
+        node,
+        phase,
+        record.revision in current,
+        node_lost,
+        ready,
+        available,
+        available_at,
+    )
+
+
+def _phase(record: ReplicaRecord, observation: Observation | None, connected: bool) -> ReplicaPhase:
+    """The phase that is true of a placed replica: no node's word is taken for more than it is."""
+    if observation is not None and observation.phase in ENDED:
+        return observation.phase
+    if not connected:
+        return ReplicaPhase.UNKNOWN
+    if not record.run:
+        return ReplicaPhase.STOPPING
+    if observation is None or observation.phase is ReplicaPhase.PENDING:
+        return ReplicaPhase.STARTING
+    return observation.phase
+
+
+class Census:
+    """All replicas of a workload, grouped by what matters to a decision.
+
+    ``old`` and ``new`` are meant to run and hold (or will hold) a place on a node that
+    is not lost; ``leaving`` are told to stop and not gone yet; ``lost`` were meant to run
+    on nodes that are lost; ``abandoned`` were told to stop on such nodes.
+    """
+
+    def __init__(self, standings: Iterable[Standing]) -> None:
+        self.everyone = list(standings)
+        self.old: list[Standing] = []
+        self.new: list[Standing] = []
+        self.leaving: list[Standing] = []
+        self.lost: list[Standing] = []
+        self.abandoned: list[Standing] = []
+        for one in self.everyone:
+            run = one.record.run
+            if one.lost:
+                (self.lost if run else self.abandoned).append(one)
+            elif not run:
+                self.leaving.append(one)
+            else:
+                (self.new if one.current else self.old).append(one)
+
+    @property
+    def staying(self) -> list[Standing]:
+        """Meant to run, on nodes that are not lost."""
+        return self.old + self.new
+
+    @property
+    def existing(self) -> int:
+        """Replicas that hold resources or will: the number that ``max_surge`` bounds."""
+        return len(self.old) + len(self.new) + len(self.leaving)
+
+    @property
+    def replacing(self) -> bool:
+        """Whether replicas of an older template are there, be it on their way out."""
+        return bool(self.old) or any(not one.current for one in self.leaving)
+
+
+def take_census(
+    cluster: Cluster, workload: WorkloadRecord, target: Revision | None, now: datetime.datetime
+) -> Census:
+    """The census of ``workload``, measured against ``target`` (its newest revision)."""
+    current = current_numbers(cluster, target)
+    min_ready = workload.spec.rollout.min_ready_time
+    found = [stand(cluster, record, current, min_ready, now) for record in cluster.replicas_of(workload.id)]
+    found.sort(key=by_ordinal)
+    return Census(found)
+
+
+def by_ordinal(one: Standing) -> tuple[int, datetime.datetime, str]:
+    """Order for showing and for replacing: by ordinal, older ones first."""
+    return one.record.ordinal, one.record.created_at, one.record.id
+
+
+def leaving_order(one: Standing) -> tuple[bool, bool, bool, float, int, str]:
+    """Order for scaling in: unplaced, then not ready, then the newest."""
+    record = one.record
+    return (
+        bool(record.node_id),
+        one.ready,
+        one.available,
+        -record.created_at.timestamp(),
+        -record.ordinal,
+        record.id,
+    )

@@ -1,0 +1,120 @@
+"""How many replicas, which ordinals, which ones go: outside of and around rollouts.
+
+A replica is one-shot: it is replaced, never revived. One that ended well (SUCCEEDED)
+or for good (FAILED) keeps its place and is not replaced within its revision. One on a
+lost node is replaced at once; until the replacement has a node, the lost one is kept,
+so that a node that comes back finds its replicas wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cloudless.domain.replica import ReplicaRecord
+from cloudless.domain.workload import Strategy
+from cloudless.planning.census import Census, Standing, leaving_order
+from cloudless.planning.draft import Draft
+from cloudless.planning.rolling import Bounds, Step
+
+
+def clear_lost(draft: Draft, bounds: Bounds) -> None:
+    """Forget what lost nodes held and is replaced, surplus, or told to stop anyway."""
+    for one in draft.census.abandoned:
+        draft.remove(one, "")
+    census = draft.census
+    if not census.lost:
+        return
+    placed = {one.record.ordinal for one in census.staying if one.record.node_id}
+    recreate = draft.workload.spec.rollout.strategy is Strategy.RECREATE
+    spare = bounds.desired - sum(bool(one.record.node_id) for one in census.staying)
+    for one in sorted(census.lost, key=lambda one: (not one.current, one.record.ordinal)):
+        where = f"node {one.node.name} is lost" if one.node else "its node is gone"
+        if one.record.ordinal in placed:
+            draft.remove(one, f"{where}; replaced")
+        elif spare <= 0 or (recreate and not one.current):
+            draft.remove(one, f"{where}; not needed any more")
+        else:
+            spare -= 1
+
+
+def stop_duplicates(draft: Draft) -> None:
+    """Of two replicas with one ordinal only the first stays: a lost node came back in time."""
+    seen: dict[int, Standing] = {}
+    for one in sorted(draft.census.staying, key=_keeping_order):
+        if one.record.ordinal in seen:
+            draft.stop(one, "the replica that it was to replace is back")
+        else:
+            seen[one.record.ordinal] = one
+
+
+def heal_old(draft: Draft, bounds: Bounds) -> None:
+    """Replace lost replicas of an older revision by their like, while a rollout is on.
+
+    Only as far as the floor of available replicas needs it: a rollout that cannot
+    succeed must not cost the replicas that still serve.
+    """
+    census = draft.census
+    lost = [one for one in census.lost if not one.current]
+    if not lost or draft.workload.spec.rollout.strategy is Strategy.RECREATE:
+        return
+    held = {one.record.ordinal for one in census.staying}
+    lacking = bounds.floor - len(census.old) - sum(one.settled for one in census.new)
+    room = bounds.desired + bounds.surge - census.existing
+    for one in [one for one in lost if one.record.ordinal not in held][: max(0, min(lacking, room))]:
+        _create(draft, one.record.ordinal, one.record.revision, f"{one.title} is on a lost node")
+
+
+def settle_count(census: Census, desired: int) -> Step:
+    """The step when all replicas are of the wanted template: create what lacks, stop what exceeds.
+
+    Stopped first are those without a node, then those not ready, then the newest.
+    """
+    lacking = desired - len(census.new)
+    if lacking >= 0:
+        return Step(births=lacking, because=f"{lacking} of {desired} replicas lacking" if lacking else "")
+    surplus = sorted(census.new, key=leaving_order)[:-lacking]
+    return Step(stops=tuple(surplus), because=f"{len(surplus)} more than the {desired} wanted")
+
+
+def take_step(draft: Draft, step: Step, why_stop: str, why_create: str) -> None:
+    """Put a step's stops, then its births, into the plan."""
+    if step.births or step.stops:
+        draft.stepped = True
+        draft.say(step.because)
+    for one in step.stops:
+        draft.stop(one, why_stop)
+    ordinals = free_ordinals(draft.census)
+    for _ in range(step.births):
+        if not _create(draft, next(ordinals), draft.target.number, why_create):
+            return
+
+
+def free_ordinals(census: Census) -> Iterator[int]:
+    """The lowest ordinals that no replica that runs holds, in rising order."""
+    held = {one.record.ordinal for one in census.staying}
+    ordinal = 0
+    while True:
+        if ordinal not in held:
+            yield ordinal
+        ordinal += 1
+
+
+def _create(draft: Draft, ordinal: int, revision: int, because: str) -> bool:
+    workload = draft.workload
+    return draft.change(
+        ReplicaRecord(
+            id=draft.new_id(),
+            workload_id=workload.id,
+            namespace=workload.namespace,
+            name=workload.name,
+            ordinal=ordinal,
+            revision=revision,
+            created_at=draft.now,
+            because=because,
+        )
+    )
+
+
+def _keeping_order(one: Standing) -> tuple[bool, bool, float, str]:
+    record = one.record
+    return not record.node_id, not one.ready, record.created_at.timestamp(), record.id

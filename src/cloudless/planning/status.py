@@ -1,0 +1,146 @@
+"""What is true of a workload now: counts, replicas, conditions, one sentence.
+
+``view_workload`` serves every question about status. Nothing in it is older than the
+snapshot it was made from: counts and messages follow from records, observations and
+the time, and only what cannot be computed (since when, where a rollout is) was stored.
+"""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass, field
+
+from cloudless.domain.cluster import Cluster
+from cloudless.domain.replica import Observation, ReplicaPhase, ReplicaRecord
+from cloudless.domain.status import Refusal, RolloutPhase, StatusRecord
+from cloudless.domain.workload import WorkloadRecord
+from cloudless.planning.census import Census, Standing, take_census
+from cloudless.planning.conditions import Refusals, explain, judge
+from cloudless.planning.progress import worst_of
+from cloudless.planning.rolling import bounds_of
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaView:
+    """One replica as people see it; ``observation`` is None until its node speaks of it."""
+
+    record: ReplicaRecord
+    observation: Observation | None
+    phase: ReplicaPhase
+    ready: bool
+    available: bool
+    node_name: str = ""
+    message: str = ""
+    refusals: tuple[Refusal, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadView:
+    """A workload's status; counts are numbers of replicas.
+
+    ``current`` counts all that exist, those on their way out too; ``updated`` those of
+    the wanted template; ``valid_until`` is when time alone changes a count.
+    """
+
+    desired: int = 0
+    ready: int = 0
+    available: int = 0
+    updated: int = 0
+    current: int = 0
+    replicas: tuple[ReplicaView, ...] = ()
+    status: StatusRecord | None = None
+    message: str = ""
+    valid_until: datetime.datetime | None = field(default=None)
+
+
+def view_workload(cluster: Cluster, workload_id: str, now: datetime.datetime) -> WorkloadView:
+    """The status of a workload at ``now``; raises ``KeyError`` for an unknown id."""
+    workload = cluster.workloads[workload_id]
+    census = take_census(cluster, workload, cluster.newest_revision(workload_id), now)
+    status = _fresh(cluster, workload, census, now)
+    refusals = status.refusals if status else {}
+    everyone = census.everyone
+    return WorkloadView(
+        desired=0 if workload.deleted_at else workload.spec.replicas,
+        ready=sum(one.ready for one in everyone),
+        available=sum(one.available for one in everyone),
+        updated=sum(one.current and one.record.run and not one.lost for one in everyone),
+        current=len(everyone),
+        replicas=tuple(_replica(one, refusals, census) for one in everyone),
+        status=status,
+        message=_sentence(workload, census, status),
+        valid_until=min((one.available_at for one in everyone if one.available_at), default=None),
+    )
+
+
+def _fresh(
+    cluster: Cluster, workload: WorkloadRecord, census: Census, now: datetime.datetime
+) -> StatusRecord | None:
+    """The stored status with its conditions judged anew, if it speaks of the current spec."""
+    status = cluster.statuses.get(workload.id)
+    if status is None or status.observed_generation != workload.generation or workload.deleted_at:
+        return status
+    bounds = bounds_of(workload.spec)
+    fresh = judge(census, bounds, status.rollout, status.refusals, status.conditions, now)
+    return status if fresh == status.conditions else status.replaced(conditions=fresh)
+
+
+def _replica(one: Standing, refusals: Refusals, census: Census) -> ReplicaView:
+    pending = one.phase is ReplicaPhase.PENDING
+    against = refusals.get(one.record.id, ()) if pending else ()
+    if pending and not against:
+        against = next(iter(refusals.values()), ())
+    return ReplicaView(
+        record=one.record,
+        observation=one.observation,
+        phase=one.phase,
+        ready=one.ready,
+        available=one.available,
+        node_name=one.node.name if one.node else "",
+        message=_replica_message(one, refusals),
+        refusals=against,
+    )
+
+
+def _replica_message(one: Standing, refusals: Refusals) -> str:
+    if one.phase is ReplicaPhase.STOPPING:
+        return one.record.because
+    if one.settled or one.ready:
+        return one.observation.message if one.observation else ""
+    return explain(one, refusals)
+
+
+def _sentence(workload: WorkloadRecord, census: Census, status: StatusRecord | None) -> str:
+    """One sentence for a person."""
+    desired, everyone = workload.spec.replicas, census.everyone
+    if workload.deleted_at is not None:
+        return f"being deleted: {_count(len(everyone))} left"
+    if status is None or status.observed_generation != workload.generation:
+        return "accepted, not planned yet"
+    if desired == 0:
+        return f"scaled to 0: {_count(len(everyone))} left" if everyone else "scaled to 0"
+    rollout, refusals = status.rollout, status.refusals
+    text = _counts(census, desired)
+    if rollout is not None and rollout.phase is RolloutPhase.STALLED:
+        return f"rollout of revision {rollout.revision} stalled, {text}: {rollout.because}"
+    if rollout is not None and rollout.phase is RolloutPhase.PROGRESSING and census.replacing:
+        updated = f"revision {rollout.revision}: {len(census.new)} of {desired} replicas updated"
+        text = f"{updated}, {text}"
+    worst = worst_of(census.staying + census.lost)
+    return f"{text}: {worst.title}: {explain(worst, refusals)}" if worst else text
+
+
+def _counts(census: Census, desired: int) -> str:
+    ready = sum(one.ready for one in census.everyone)
+    available = sum(one.available for one in census.everyone)
+    done = sum(one.phase is ReplicaPhase.SUCCEEDED and one.record.run for one in census.everyone)
+    if done:
+        running = f", {ready} ready" if ready else ""
+        return f"{done} of {desired} replicas succeeded{running}"
+    if ready < desired:
+        return f"{ready} of {desired} ready"
+    return f"{available} of {desired} replicas available"
+
+
+def _count(number: int) -> str:
+    return f"{number} replica{'' if number == 1 else 's'}"
