@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime
 import importlib
@@ -9,15 +10,22 @@ import importlib.resources
 import os
 import pathlib
 import random
+import socket
+import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import ModuleType
 from typing import Any
 
+import h2.config
+import h2.connection
+import h2.events
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
+from cloudless.domain.errors import NotFound
+from cloudless.transport.context import current_call
 from cloudless.transport.fieldplan import INTEGER_RANGE, FieldPlan, ValueType, plan_fields
 from cloudless.transport.limits import PUBLIC, Limits
 from cloudless.transport.server import GuardedServer
@@ -147,3 +155,184 @@ def serve(demo: ModuleType, descriptors: bytes) -> Callable[..., Any]:
             yield server, await server.listen("127.0.0.1", 0)
 
     return serving
+
+
+@pytest.fixture
+def echo(demo: ModuleType) -> Any:
+    """A service that answers with what it gets; ``text`` makes it behave otherwise.
+
+    ``started``, ``ended`` count handlers, ``closed`` generators; ``release`` lets waiting
+    handlers go on.
+    """
+
+    class Echo(demo.EchoBase):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            self.started = self.ended = self.closed = 0
+            self.release = asyncio.Event()
+            self.contexts: list[Any] = []
+
+        async def once(self, message: Any) -> Any:
+            self.started += 1
+            self.contexts.append(current_call())
+            try:
+                if message.text == "wait":
+                    await self.release.wait()
+                elif message.text == "bug":
+                    raise KeyError("a secret of the inside")
+                elif message.text == "missing":
+                    raise NotFound("there is no such thing", hint="look elsewhere")
+                elif message.text == "none":
+                    return None
+                return message
+            finally:
+                self.ended += 1
+
+        async def many(self, message: Any) -> Any:
+            self.started += 1
+            try:
+                for number in range(message.int32_value):
+                    yield demo.Everything(int32_value=number, raw=message.raw)
+                if message.text == "wait":
+                    await self.release.wait()
+                elif message.text == "bug":
+                    raise KeyError("a secret of the inside")
+            finally:
+                self.closed += 1
+
+        async def collect(self, messages: Any) -> Any:
+            self.started += 1
+            return demo.Everything(int32_list=[message.int32_value async for message in messages])
+
+        async def talk(self, messages: Any) -> Any:
+            self.started += 1
+            async for message in messages:
+                if message.text == "bye":
+                    return
+                yield message
+
+    return Echo()
+
+
+@pytest.fixture
+def eventually() -> Callable[[Callable[[], bool]], Any]:
+    """``await eventually(condition)``: for effects that nobody announces; fails after 10 s."""
+
+    async def wait(condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():  # noqa: ASYNC110 - the condition has no event to wait for
+                await asyncio.sleep(0.005)
+
+    return wait
+
+
+class RawPeer:
+    """An HTTP/2 client of h2 and a socket, which may also send what no client would."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+        config = h2.config.H2Configuration(client_side=True, validate_outbound_headers=False)
+        self.h2 = h2.connection.H2Connection(config)
+        self.events: list[Any] = []
+        self.eof = False
+
+    def start(self) -> None:
+        self.h2.initiate_connection()
+        self.flush()
+
+    def flush(self) -> None:
+        self.writer.write(self.h2.data_to_send())
+
+    def raw(self, *frames: Any) -> None:
+        """Send frames past h2."""
+        self.flush()
+        self.writer.write(
+            b"".join(frame if isinstance(frame, bytes) else frame.serialize() for frame in frames)
+        )
+
+    def call(self, method: str, *extra: tuple[str, str], end: bool = False) -> int:
+        """Send a request's headers; returns the stream."""
+        stream: int = self.h2.get_next_available_stream_id()
+        self.h2.send_headers(stream, request_headers(method, *extra), end_stream=end)
+        self.flush()
+        return stream
+
+    def message(self, stream: int, data: bytes, *, end: bool = True, flag: int = 0) -> None:
+        self.h2.send_data(stream, struct.pack(">BI", flag, len(data)) + data, end_stream=end)
+        self.flush()
+
+    async def until(self, found: Callable[[Any], bool]) -> Any:
+        """The first event that fits; ``EOFError`` when the server closes before."""
+        async with asyncio.timeout(10):
+            while True:
+                for event in self.events:
+                    if found(event):
+                        return event
+                if self.eof:
+                    raise EOFError
+                await self.step()
+
+    async def step(self) -> None:
+        data = await self.reader.read(65536)
+        if not data:
+            self.eof = True
+            return
+        self.events += self.h2.receive_data(data)
+        self.flush()
+
+    async def status(self, stream: int) -> dict[str, str]:
+        """The fields of the last header block of a call."""
+
+        def last(event: Any) -> bool:
+            kinds = h2.events.ResponseReceived | h2.events.TrailersReceived
+            return (
+                isinstance(event, kinds)
+                and event.stream_id == stream
+                and b"grpc-status" in dict(event.headers)
+            )
+
+        event = await self.until(last)
+        return {name.decode(): value.decode() for name, value in event.headers}
+
+    async def closed(self) -> None:
+        """Wait until the server has closed the connection."""
+        async with asyncio.timeout(10):
+            while not self.eof:
+                try:
+                    await self.step()
+                except ConnectionResetError:
+                    self.eof = True
+
+    def goaway(self) -> Any:
+        """The GOAWAY that came with an error, or None."""
+        kind = h2.events.ConnectionTerminated
+        return next((event for event in self.events if isinstance(event, kind) and event.error_code), None)
+
+
+def request_headers(method: str, *extra: tuple[str, str]) -> list[tuple[str, str]]:
+    fields = {":method": "POST", ":scheme": "http", ":path": f"/demo.Echo/{method}", ":authority": "x"}
+    fields |= {"te": "trailers", "content-type": "application/grpc"}
+    return list({**fields, **{name: value for name, value in extra if value}}.items())
+
+
+@pytest.fixture
+async def raw_peer() -> AsyncIterator[Callable[[int], Any]]:
+    """``await raw_peer(port)`` gives a connected peer that has sent its preface."""
+    peers: list[RawPeer] = []
+
+    async def connected(port: int, *, start: bool = True, receive_bytes: int = 0) -> RawPeer:
+        sock = socket.socket()
+        sock.setblocking(False)
+        if receive_bytes:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+        peer = RawPeer(*await asyncio.open_connection(sock=sock))
+        peers.append(peer)
+        if start:
+            peer.start()
+        return peer
+
+    yield connected
+    for peer in peers:
+        peer.writer.transport.abort()
+        with contextlib.suppress(ConnectionError):
+            await peer.writer.wait_closed()
