@@ -23,6 +23,7 @@ from cloudless.containerd.containers import Containers
 from cloudless.containerd.content import Content
 from cloudless.containerd.events import Events
 from cloudless.containerd.images import Images
+from cloudless.containerd.importing import Importer
 from cloudless.containerd.leases import Leases
 from cloudless.containerd.process import Processes
 from cloudless.containerd.pull import Puller
@@ -71,6 +72,15 @@ class ContainerdClient:
         clock = clock or SystemClock()
         self.accounts = Accounts(self.snapshots, self.leases, clock=clock, new_id=new_id)
         self.puller = Puller(self.connection, self.images, self.content, clock=clock)
+        self.importer = Importer(
+            self.connection,
+            content=self.content,
+            images=self.images,
+            snapshots=self.snapshots,
+            leases=self.leases,
+            clock=clock,
+            new_id=new_id,
+        )
         self.processes = Processes(self.connection, self.tasks, clock=clock)
         self.events = Events(self.connection, clock=clock, new_id=new_id)
         self._version = self.connection.stub(VersionStub)

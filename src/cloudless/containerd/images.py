@@ -80,7 +80,7 @@ class Images:
         self._content = content
         self._stub = connection.stub(ImagesStub)
         machine = platform.machine()
-        self._architecture = architecture or OCI_ARCHITECTURES.get(machine, machine)
+        self.architecture = architecture or OCI_ARCHITECTURES.get(machine, machine)
         self._described: dict[str, _Described] = {}
 
     async def resolve(self, reference: str) -> Image:
@@ -176,7 +176,7 @@ class Images:
     async def _describe(self, digest: str) -> _Described:
         manifest = await self._content.read_json(digest)
         if "manifests" in manifest:
-            chosen = choose_manifest(manifest["manifests"], self._architecture)
+            chosen = choose_manifest(manifest["manifests"], self.architecture)
             manifest = await self._content.read_json(chosen)
         config_digest, size_bytes = manifest_facts(manifest)
         config, diff_ids = parse_config(await self._content.read(config_digest))

@@ -2,7 +2,7 @@
 
 ``exec`` gives a process for the length of an ``async with`` block; leaving it early
 ends the process with everything it started. ``run`` is for short commands: probes and
-scripts. While a process lives, its folder ``fifo_dir/<container>/<exec id>`` exists, so
+scripts. While a process lives, its folder ``fifo_dir/<container>@<exec id>`` exists, so
 that after a crash ``leftovers`` finds what ``reap`` must end.
 """
 
@@ -52,6 +52,8 @@ log = logging.getLogger(__name__)
 PROCESS_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/Process"
 #: Executed processes inherit this variable to everything they start.
 MARKER = "EXEC_ID"
+#: Between the ids in a folder's name; containerd allows it in neither.
+SEPARATOR = "@"
 #: What a terminal sends for "end of input". Closing it would hang up instead.
 END_OF_INPUT = b"\x04"
 
@@ -188,7 +190,7 @@ class Processes:
         ``CommandNotExecutable``, ``AlreadyExists`` (the id), ``ShimLost``, ``Unavailable``.
         """
         terminal = bool(process.get("terminal"))
-        folder = fifo_dir / container_id / exec_id
+        folder = process_folder(fifo_dir, container_id, exec_id)
         folder.mkdir(mode=0o700, parents=True)
         running = ExecProcess(self, container_id, exec_id, folder, terminal=terminal)
         try:
@@ -251,7 +253,8 @@ class Processes:
 
     def leftovers(self, fifo_dir: pathlib.Path) -> tuple[tuple[str, str], ...]:
         """(container id, exec id) of processes whose folders are there: ours, or a crash left them."""
-        return tuple((folder.parent.name, folder.name) for folder in sorted(fifo_dir.glob("*/*")))
+        split = (folder.name.partition(SEPARATOR) for folder in sorted(fifo_dir.glob(f"*{SEPARATOR}*")))
+        return tuple((container_id, exec_id) for container_id, _, exec_id in split)
 
     async def reap(self, container_id: str, exec_id: str, fifo_dir: pathlib.Path) -> None:
         """End a process that a crash of ours left, and remove its folder. Raises ``Unavailable``."""
@@ -260,7 +263,7 @@ class Processes:
         except (NotFound, ShimLost):
             pid = None
         await self.end(container_id, exec_id, pid)
-        shutil.rmtree(fifo_dir / container_id / exec_id, ignore_errors=True)
+        shutil.rmtree(process_folder(fifo_dir, container_id, exec_id), ignore_errors=True)
 
     async def wait_exit(self, container_id: str, exec_id: str) -> Exit:
         """Return when the process has ended; its output may still be on its way."""
@@ -371,6 +374,14 @@ class Processes:
             # The daemon is away: the marker finds them among all processes as well.
             pids = tuple(int(name) for name in os.listdir("/proc") if name.isdigit())
         signal_tree(pids, pid, f"{MARKER}={exec_id}", number)
+
+
+def process_folder(fifo_dir: pathlib.Path, container_id: str, exec_id: str) -> pathlib.Path:
+    """Where the pipes of one process are. Raises ``InvalidRequest`` for ids that lead elsewhere."""
+    name = f"{container_id}{SEPARATOR}{exec_id}"
+    if "/" in name or name.count(SEPARATOR) != 1:
+        raise InvalidRequest(f"not an id: {name!r}")
+    return fifo_dir / name
 
 
 class OutputBudget:
