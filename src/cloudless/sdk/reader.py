@@ -153,6 +153,17 @@ class Reader:
         return Info(await self._call.unary(self._stub.get_info, api.GetInfoRequest()))
 
     @property
+    def patience_s(self) -> float:
+        """How long an unavailable coordinator is asked again; may be changed at any time."""
+        return self._patience_s
+
+    @patience_s.setter
+    def patience_s(self, value: float) -> None:
+        self._patience_s = value
+        if self._caller is not None:
+            self._caller.patience_s = value
+
+    @property
     def _call(self) -> Caller:
         if self._caller is None:
             raise RuntimeError("use 'async with cloudless.connect() as c'")

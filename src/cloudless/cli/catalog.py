@@ -1,0 +1,48 @@
+"""All verbs: where each lives and one line about it. Nothing here imports a verb."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Verb(NamedTuple):
+    """``module`` holds ``arguments(parser)`` and ``async run(context) -> int``."""
+
+    name: str
+    module: str
+    summary: str
+    group: str
+
+
+_VERBS = """
+work   | run      | run          | Run an image as a workload
+work   | apply    | apply        | Create or change what files describe
+work   | diff     | diff         | Show what apply would change
+work   | create   | create       | Create what files describe; fails when it exists
+work   | update   | update       | Change fields of a workload
+work   | scale    | scale        | Change the number of replicas
+work   | delete   | delete       | Remove workloads
+look   | get      | get          | List objects, or watch them
+look   | describe | describe     | Show one object with all that explains it
+look   | nodes    | nodes        | List nodes
+look   | events   | events       | List what happened, or watch it
+look   | logs     | logs         | Show what replicas write
+inside | exec     | execute      | Run a program in a replica
+inside | image    | image        | List, pull, remove and import images of this node
+more   | serve    | -            | Run the coordinator, the agent, or both
+more   | schema   | schema       | Print the JSON Schema of manifests
+more   | version  | version      | Print versions of client and coordinator
+"""
+VERBS: dict[str, Verb] = {
+    name: Verb(name, module, summary, group)
+    for group, name, module, summary in (
+        (cell.strip() for cell in line.split("|")) for line in _VERBS.strip().splitlines()
+    )
+}
+GROUPS = {"work": "Change", "look": "Look", "inside": "Go inside", "more": "More"}
+#: Other words for the same verb.
+ALIASES = {"rm": "delete", "ls": "get", "ps": "get", "node": "nodes", "images": "image", "event": "events"}
+#: Verbs of later versions: named so that the answer is better than "unknown".
+PLANNED = frozenset(
+    "rollout attach cp port-forward top join token ctx compose completion cordon uncordon drain".split()
+)

@@ -1,0 +1,141 @@
+"""Showing how a change gets on: in place on a terminal, one line per change on a pipe.
+
+Writes to stderr only, so that stdout stays for results. Nothing is repeated on a pipe;
+on a terminal the block is repainted on every change and once a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from cloudless import api
+from cloudless.cli.output.table import Cell, cut, display_width
+from cloudless.cli.output.words import phase_cell, span
+from cloudless.cli.terminal import Terminal, neutral
+from cloudless.sdk.objects import enum_name
+from cloudless.sdk.verdict import Verdict, reason_of
+from cloudless.sdk.workload import Workload
+
+#: Replicas shown one by one; the others are counted.
+MAX_REPLICAS_SHOWN = 12
+REPAINT_S = 1.0
+
+
+class Progress:
+    """One wait; use as ``with``. ``update`` fits ``Client.follow(on_change=...)``."""
+
+    def __init__(self, terminal: Terminal, name: str, *, quiet: bool = False) -> None:
+        self._terminal = terminal
+        self._name = name
+        self._quiet = quiet
+        self._last: list[str] = []
+        self._painted = 0
+        self._block: list[str] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._started_s = asyncio.get_running_loop().time()
+
+    def __enter__(self) -> Progress:
+        if self._terminal.can_repaint and not self._quiet:
+            self._tick()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._erase()
+        self._terminal.stream.flush()
+
+    def update(self, workload: Workload, verdict: Verdict) -> None:
+        """Show a new state."""
+        if self._quiet:
+            return
+        if self._terminal.can_repaint:
+            self._block = self._lines(workload, verdict)
+            self._repaint()
+            return
+        lines = self._changes(workload, verdict)
+        for line in lines:
+            if line not in self._last:
+                self._terminal.line(line)
+        self._last = lines
+
+    def _changes(self, workload: Workload, verdict: Verdict) -> list[str]:
+        """For a pipe: each line stands for one fact; a fact that was told is not told again."""
+        lines = [f"{_name_of(replica)}: {_state_of(replica)}" for replica in _ordered(workload)]
+        if verdict.missing:
+            lines.append(f"{self._name}: {neutral(verdict.missing)}")
+        return lines
+
+    def _lines(self, workload: Workload, verdict: Verdict) -> list[str]:
+        lines = [f"{self._name}  {neutral(verdict.missing or 'done')}"]
+        replicas = _ordered(workload)
+        width = max((display_width(_name_of(replica)) for replica in replicas), default=0)
+        for replica in replicas[:MAX_REPLICAS_SHOWN]:
+            name = _name_of(replica)
+            state = _state_cell(replica)
+            text = self._terminal.paint(state.text, state.style)
+            node = f" on {neutral(replica.node)}" if replica.node else ""
+            why = neutral(reason_of(replica)) if not replica.ready else ""
+            line = f"  {name}{' ' * (width - display_width(name))}  {text}{node}"
+            lines.append(f"{line}  {self._terminal.paint(why, 'dim')}" if why else line)
+        if len(replicas) > MAX_REPLICAS_SHOWN:
+            lines.append(f"  and {len(replicas) - MAX_REPLICAS_SHOWN} more")
+        return lines
+
+    def _tick(self) -> None:
+        self._repaint()
+        self._timer = asyncio.get_running_loop().call_later(REPAINT_S, self._tick)
+
+    def _repaint(self) -> None:
+        elapsed = span(asyncio.get_running_loop().time() - self._started_s)
+        block = self._block or [f"{self._name}  asking"]
+        first = f"{block[0]}  {self._terminal.paint(elapsed, 'dim')}"
+        self._erase()
+        lines = [_fit(line, self._terminal.width - 1) for line in [first, *block[1:]]]
+        self._terminal.write("\n".join(lines) + "\n")
+        self._painted = len(lines)
+        self._terminal.stream.flush()
+
+    def _erase(self) -> None:
+        if self._painted:
+            self._terminal.write(f"\x1b[{self._painted}A\r\x1b[J")
+            self._painted = 0
+
+
+def _ordered(workload: Workload) -> list[api.ReplicaStatus]:
+    return sorted(
+        workload.status.replicas, key=lambda replica: (replica.ordinal, replica.revision, replica.id)
+    )
+
+
+def _name_of(replica: api.ReplicaStatus) -> str:
+    return f"{neutral(replica.workload)}/{replica.ordinal}"
+
+
+def _state_of(replica: api.ReplicaStatus) -> str:
+    state = _state_cell(replica).text.lower()
+    where = f" on {neutral(replica.node)}" if replica.node else ""
+    why = (
+        neutral(reason_of(replica))
+        if enum_name(replica.phase) in ("BACKING_OFF", "FAILED", "PENDING")
+        else ""
+    )
+    revision = f" (revision {replica.revision})"
+    return f"{state}{where}{revision}" + (f": {why}" if why else "")
+
+
+def _state_cell(replica: api.ReplicaStatus) -> Cell:
+    phase = enum_name(replica.phase)
+    if phase == "RUNNING":
+        return Cell("ready", "green") if replica.ready else Cell("running", "yellow")
+    return phase_cell(phase, phase.lower().replace("_", " "))
+
+
+def _fit(line: str, width: int) -> str:
+    """Cut a line that would wrap; lines with colours are cut without them."""
+    if "\x1b" not in line:
+        return cut(line, width)
+    import re
+
+    bare = re.sub(r"\x1b\[[0-9;]*m", "", line)
+    return line if display_width(bare) <= width else cut(bare, width)

@@ -1,0 +1,86 @@
+"""Change fields of a workload and wait for the new revision.
+
+--set takes a path and a value in YAML: --set replicas=3, --set rollout.max_surge=1,
+--set resources.limits.memory=128Mi, --set "ports=[{container_port: 80}]". An empty value
+takes the field back to its default."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from cloudless.cli import exits
+from cloudless.cli.changing import add_change_options, finish
+from cloudless.cli.context import Context
+from cloudless.cli.parsing import UsageError
+
+if TYPE_CHECKING:
+    from cloudless.sdk.workload import Workload
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this verb."""
+    parser.add_argument("name", metavar="NAME", help="the workload")
+    parser.add_argument("--image", metavar="IMAGE", help="the new image")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="PATH=VALUE", help="any field of the specification"
+    )
+    parser.add_argument(
+        "-e", "--env", action="append", default=[], metavar="K=V", help="set a variable; K- removes it"
+    )
+    parser.add_argument("-m", "--message", default="", help="why; kept with the revision")
+    add_change_options(parser)
+
+
+async def run(context: Context) -> int:
+    """Read, change, write, wait."""
+    arguments = context.arguments
+    if not (arguments.image or arguments.set or arguments.env):
+        raise UsageError("nothing to change", hint="cloudless update web --image web:1.5")
+    async with context.client() as client:
+        from cloudless.cli.naming import suggesting, workload_only
+
+        name = workload_only(arguments.name)
+
+        def change(before: Workload) -> dict[str, Any]:
+            return changed_fields(before, arguments)
+
+        async with suggesting(client, name):
+            workload = await client.edit(name, change, message=arguments.message, dry_run=arguments.dry_run)
+        await finish(context, client, workload)
+    return exits.OK
+
+
+def changed_fields(before: Workload, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The top-level fields with their new values, from the options."""
+    from cloudless.sdk.manifest.editing import put
+
+    values = before.spec.model_dump(mode="json", exclude_unset=True)
+    touched: dict[str, None] = {}
+    if arguments.image:
+        values["image"] = arguments.image
+        touched["image"] = None
+    for text in arguments.env:
+        key, equals, value = text.partition("=")
+        if not key or (not equals and not key.endswith("-")):
+            raise UsageError(f"--env {text!r} is not K=V, or K- to remove it")
+        variables = values.setdefault("env", {})
+        if equals:
+            variables[key] = value
+        else:
+            variables.pop(key.removesuffix("-"), None)
+        touched["env"] = None
+    for text in arguments.set:
+        path, equals, value = text.partition("=")
+        if not equals or not path:
+            raise UsageError(
+                f"--set {text!r} is not PATH=VALUE", hint="cloudless update web --set rollout.max_surge=1"
+            )
+        touched[put(values, path.removeprefix("spec."), value)] = None
+    return {field: values.get(field, _default(field)) for field in touched}
+
+
+def _default(field: str) -> Any:
+    from cloudless.domain.workload import WorkloadSpec
+
+    return WorkloadSpec.model_fields[field].get_default(call_default_factory=True)

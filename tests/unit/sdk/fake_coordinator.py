@@ -1,0 +1,393 @@
+"""A coordinator in memory with real gRPC in front: what the tests of SDK and CLI talk to.
+
+It keeps the rules that clients rely on (generations, versions, request ids, paging, masks,
+watch from a version) and runs nothing: tests set the status, or let ``auto`` make every
+wanted replica ready at once. Also run as a program for a look at the real command line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+from collections.abc import AsyncIterator
+
+from cloudless import api
+from cloudless.domain.errors import (
+    AlreadyExists,
+    CloudlessError,
+    Conflict,
+    Invalid,
+    NotFound,
+    OutOfRange,
+    Unavailable,
+)
+from cloudless.domain.selector import selector_of
+from cloudless.transport.server import GuardedServer
+from cloudless.wire.spec import spec_from_wire, spec_to_wire
+
+NOW = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
+Type = api.WatchWorkloadsResponseType
+
+
+class FakeCoordinator(api.CoordinatorServiceBase):
+    """One instance may be served, stopped and served again: its state stays."""
+
+    def __init__(self, *, auto: bool = True, page_limit: int = 1000) -> None:
+        self.auto = auto
+        self.page_limit = page_limit
+        self.version = 100
+        self.workloads: dict[tuple[str, str], api.Workload] = {}
+        self.nodes: dict[str, api.Node] = {}
+        self.events: list[api.Event] = []
+        self.history: list[tuple[int, Type, api.Workload]] = []
+        self.oldest = 0
+        self.changed = asyncio.Event()
+        self.answers: dict[str, object] = {}
+        self.requests: list[tuple[str, object]] = []
+        #: Raised by the named methods, in order, before they do anything.
+        self.failures: dict[str, list[CloudlessError]] = {}
+        self.log_entries: list[api.LogEntry] = []
+        self.exec_answer = api.ExecCommandResponse(stdout=b"hello\n")
+        self.address = ""
+
+    # Steering by tests.
+
+    def put(self, workload: api.Workload, kind: Type = Type.MODIFIED) -> None:
+        """Store a new state of a workload and tell the watches."""
+        self.version += 1
+        key = (workload.namespace, workload.name)
+        if kind is Type.DELETED:
+            self.workloads.pop(key, None)
+        else:
+            self.workloads[key] = workload
+        self.history.append((self.version, kind, copied(workload)))
+        self._wake()
+
+    def forget_history(self) -> None:
+        """Compact: versions up to now are too old to watch from."""
+        self.oldest = self.version
+        self.history.clear()
+
+    def set_status(self, name: str, status: api.WorkloadStatus, namespace: str = "default") -> None:
+        """Give a workload another status."""
+        workload = copied(self.workloads[namespace, name])
+        workload.status = status
+        self.put(workload)
+
+    def _wake(self) -> None:
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    def _note(self, method: str, request: object) -> None:
+        self.requests.append((method, request))
+        if self.failures.get(method):
+            raise self.failures[method].pop(0)
+
+    def asked(self, method: str) -> list:
+        """The requests that a method got."""
+        return [request for name, request in self.requests if name == method]
+
+    # The service.
+
+    async def create_workload(self, message):
+        self._note("create", message)
+        if message.request_id in self.answers:
+            return self.answers[message.request_id]
+        key = (message.namespace or "default", message.name)
+        if key in self.workloads:
+            raise AlreadyExists(f"workload {key[0]}/{key[1]} exists already")
+        spec = spec_to_wire(spec_from_wire(message.spec))
+        workload = api.Workload(
+            id=f"id{self.version:04d}{message.name}",
+            namespace=key[0],
+            name=key[1],
+            spec=spec,
+            labels=message.labels,
+            annotations=message.annotations,
+            generation=1,
+            resource_version=str(self.version + 1),
+            created_at=NOW,
+            updated_at=NOW,
+        )
+        if message.dry_run:
+            plan = [
+                api.PlannedStep(
+                    action="create", replica=f"{key[1]}/0", node="n1", because="bin-pack", score={"total": 1.5}
+                )
+            ]
+            return api.CreateWorkloadResponse(workload=workload, plan=plan)
+        self.put(self._observed(workload), Type.ADDED)
+        answer = api.CreateWorkloadResponse(workload=copied(workload))
+        self.answers[message.request_id] = answer
+        return answer
+
+    def _observed(self, workload):
+        if self.auto:
+            workload = copied(workload)
+            workload.status = ready_status(workload)
+        return workload
+
+    def _existing(self, namespace, name):
+        found = self.workloads.get((namespace or "default", name))
+        if found is None:
+            matching = [item for item in self.workloads.values() if name and item.id.startswith(name)]
+            if len(matching) == 1:
+                return matching[0]
+            raise NotFound(f"workload {namespace or 'default'}/{name} does not exist")
+        return found
+
+    async def update_workload(self, message):
+        self._note("update", message)
+        before = self._existing(message.namespace, message.name)
+        if message.resource_version and message.resource_version != before.resource_version:
+            raise Conflict(f"workload {before.name} has changed meanwhile")
+        after = copied(before)
+        if message.update_mask is not None and message.update_mask.paths:
+            for path in message.update_mask.paths:
+                head, _, field = path.partition(".")
+                if head != "spec" or not hasattr(after.spec, field):
+                    raise Invalid.field("update_mask", f"{path} is not a field")
+                setattr(after.spec, field, getattr(message.spec, field))
+        else:
+            after.spec = message.spec
+            after.labels = message.labels or after.labels
+            after.annotations = message.annotations or after.annotations
+        after.spec = spec_to_wire(spec_from_wire(after.spec))
+        if after.spec != before.spec:
+            after.generation += 1
+        if after != before:
+            after.resource_version = str(self.version + 1)
+            if not message.dry_run:
+                self.put(self._observed(after))
+        return api.UpdateWorkloadResponse(
+            workload=after, plan=[api.PlannedStep(action="stop", replica=f"{after.name}/0")]
+        )
+
+    async def scale_workload(self, message):
+        self._note("scale", message)
+        after = copied(self._existing(message.namespace, message.name))
+        if message.replicas is None or message.replicas < 0:
+            raise Invalid.field("replicas", "must be 0 or more")
+        after.spec.replicas = message.replicas
+        after.generation += 1
+        after.resource_version = str(self.version + 1)
+        if not message.dry_run:
+            self.put(self._observed(after))
+        return api.ScaleWorkloadResponse(workload=after)
+
+    async def delete_workload(self, message):
+        self._note("delete", message)
+        workload = copied(self._existing(message.namespace, message.name))
+        workload.deleted_at = NOW
+        workload.resource_version = str(self.version + 1)
+        if not message.dry_run:
+            self.put(workload)
+            if self.auto:
+                self.put(workload, Type.DELETED)
+        return api.DeleteWorkloadResponse(workload=workload)
+
+    async def get_workload(self, message):
+        self._note("get", message)
+        return api.GetWorkloadResponse(workload=self._existing(message.namespace, message.name))
+
+    async def list_workloads(self, message):
+        self._note("list", message)
+        selector = selector_of(message.label_selector)
+        found = [
+            item
+            for key, item in sorted(self.workloads.items())
+            if message.namespace in ("", key[0]) and selector.matches(item.labels)
+        ]
+        start = int(message.page_token or 0)
+        end = start + min(message.page_size or 500, self.page_limit)
+        token = str(end) if end < len(found) else ""
+        return api.ListWorkloadsResponse(
+            workloads=found[start:end], next_page_token=token, resource_version=str(self.version)
+        )
+
+    async def watch_workloads(self, message):
+        self._note("watch", message)
+        selector = selector_of(message.label_selector)
+
+        def fits(item):
+            named = message.name in ("", item.name)
+            return named and message.namespace in ("", item.namespace) and selector.matches(item.labels)
+
+        if message.resource_version:
+            version = int(message.resource_version)
+            if version < self.oldest:
+                raise OutOfRange(f"version {version} is no longer kept")
+        else:
+            version = self.version
+            for item in list(self.workloads.values()):
+                if fits(item):
+                    yield api.WatchWorkloadsResponse(Type.ADDED, copied(item), str(version))
+        while True:
+            for at, kind, item in list(self.history):
+                if at > version:
+                    version = at
+                    if fits(item):
+                        yield api.WatchWorkloadsResponse(kind, item, str(at))
+            await self.changed.wait()
+
+    async def list_replicas(self, message):
+        self._note("replicas", message)
+        found = [
+            replica
+            for item in self.workloads.values()
+            if message.namespace in ("", item.namespace) and message.name in ("", item.name)
+            for replica in (item.status.replicas if item.status else ())
+        ]
+        return api.ListReplicasResponse(replicas=found)
+
+    async def get_node(self, message):
+        if message.name not in self.nodes:
+            raise NotFound(f"node {message.name} does not exist")
+        return api.GetNodeResponse(node=self.nodes[message.name])
+
+    async def list_nodes(self, message):
+        self._note("nodes", message)
+        selector = selector_of(message.label_selector)
+        return api.ListNodesResponse(nodes=[n for n in self.nodes.values() if selector.matches(n.labels)])
+
+    async def list_events(self, message):
+        self._note("events", message)
+        found = [event for event in self.events if message.name in ("", event.name)]
+        if message.since is not None:
+            found = [event for event in found if event.at >= message.since]
+        return api.ListEventsResponse(events=found, resource_version=str(len(self.events) + 1))
+
+    async def watch_events(self, message):
+        self._note("watch_events", message)
+        at = int(message.resource_version or len(self.events) + 1) - 1
+        while True:
+            for event in self.events[at:]:
+                at += 1
+                yield api.WatchEventsResponse(event, str(at + 1))
+            await self.changed.wait()
+
+    def happen(self, event: api.Event) -> None:
+        """Add an event."""
+        self.events.append(event)
+        self._wake()
+
+    async def list_revisions(self, message):
+        workload = self._existing(message.namespace, message.name)
+        return api.ListRevisionsResponse(
+            revisions=[
+                api.Revision(number=number, spec=workload.spec, created_at=NOW, image_digest="sha256:" + "ab" * 32)
+                for number in range(workload.generation, 0, -1)
+            ]
+        )
+
+    async def stream_logs(self, message):
+        self._note("logs", message)
+        self._existing(message.namespace, message.name)
+        told = 0
+        while True:
+            for entry in self.log_entries[told:]:
+                told += 1
+                if message.since is None or entry.at >= message.since:
+                    yield entry
+            if not message.follow:
+                return
+            await self.changed.wait()
+
+    def log(self, entry: api.LogEntry) -> None:
+        """Write a line."""
+        self.log_entries.append(entry)
+        self._wake()
+
+    async def exec_command(self, message):
+        self._note("exec", message)
+        self._existing(message.namespace, message.name)
+        return self.exec_answer
+
+    async def get_info(self, message):
+        self._note("info", message)
+        return api.GetInfoResponse(version="0.1.0", store="memory", leader=True, nodes=1, nodes_ready=1)
+
+    # Serving.
+
+    @contextlib.asynccontextmanager
+    async def serving(self, port: int = 0) -> AsyncIterator[str]:
+        """Listen; gives the address. A second time on the same port continues the first."""
+        async with GuardedServer([self]) as server:
+            bound = await server.listen("127.0.0.1", port)
+            self.address = f"127.0.0.1:{bound}"
+            yield self.address
+
+
+def copied(workload: api.Workload) -> api.Workload:
+    """An independent copy."""
+    return api.Workload.parse(bytes(workload))
+
+
+def replica_of(workload: api.Workload, ordinal: int, **fields) -> api.ReplicaStatus:
+    """A ready replica, unless ``fields`` say otherwise."""
+    given = {
+        "id": f"{workload.name}{ordinal}aaaaaaaa",
+        "ordinal": ordinal,
+        "node": "n1",
+        "phase": api.ReplicaPhase.RUNNING,
+        "ready": True,
+        "available": True,
+        "revision": workload.generation,
+        "created_at": NOW,
+        "workload": workload.name,
+        "namespace": workload.namespace,
+        "address": f"10.0.0.{ordinal + 2}",
+    }
+    return api.ReplicaStatus(**given | fields)
+
+
+def ready_status(workload: api.Workload) -> api.WorkloadStatus:
+    """All that is wanted is there."""
+    wanted = workload.spec.replicas if workload.spec.replicas is not None else 1
+    return api.WorkloadStatus(
+        observed_generation=workload.generation,
+        desired_replicas=wanted,
+        ready_replicas=wanted,
+        available_replicas=wanted,
+        updated_replicas=wanted,
+        current_replicas=wanted,
+        revision=workload.generation,
+        conditions=[api.Condition("Available", "True", "MinimumReplicasAvailable", changed_at=NOW)],
+        rollout=api.RolloutStatus(api.RolloutStatusPhase.COMPLETED, workload.generation, because="all are available"),
+        replicas=[replica_of(workload, ordinal) for ordinal in range(wanted)],
+        message=f"{wanted} of {wanted} replicas are available",
+    )
+
+
+def node(name: str = "n1", **fields) -> api.Node:
+    """A ready node."""
+    given = {
+        "id": f"node-{name}",
+        "name": name,
+        "phase": api.NodePhase.READY,
+        "capacity": api.ResourceList(cpu_millicores=2000, memory_bytes=4 * 2**30),
+        "reserved": api.ResourceList(cpu_millicores=250, memory_bytes=64 * 2**20),
+        "replicas": 3,
+        "version": "0.1.0",
+        "joined_at": NOW,
+        "capabilities": api.NodeCapabilities(containerd_version="1.6.20", kernel="6.1"),
+    }
+    return api.Node(**given | fields)
+
+
+UNAVAILABLE = Unavailable("no leader", retry_after_s=0.01)
+
+
+async def _main(port: int) -> None:
+    fake = FakeCoordinator()
+    fake.nodes["n1"] = node()
+    async with fake.serving(port) as address:
+        print(address, flush=True)  # noqa: T201
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    import sys
+
+    asyncio.run(_main(int(sys.argv[1]) if len(sys.argv) > 1 else 0))
