@@ -14,8 +14,11 @@ from cloudless.domain.node import NodeRecord
 from cloudless.domain.replica import ENDED, Observation, ReplicaRecord
 from cloudless.domain.revision import Revision
 from cloudless.domain.status import StatusRecord
-from cloudless.domain.usage import Demand, NodeUsage, demand_of
+from cloudless.domain.usage import Demand, NodeKind, NodeRoom, NodeUsage, demand_of, kind_of
 from cloudless.domain.workload import WorkloadRecord
+
+#: Kinds of nodes remembered; labels that change all the time would otherwise pile up.
+MAX_KINDS = 20_000
 
 
 @dataclass(slots=True)
@@ -34,6 +37,8 @@ class Cluster:
     _by_node: dict[str, dict[str, ReplicaRecord]] = field(default_factory=dict)
     #: Derived when asked for, forgotten when a fact below it changes.
     _usage: dict[str, NodeUsage] = field(default_factory=dict)
+    _rooms: dict[str, NodeRoom] = field(default_factory=dict)
+    _kinds: dict[NodeKind, int] = field(default_factory=dict)
     _demands: dict[tuple[str, int], Demand] = field(default_factory=dict)
 
     def workload_named(self, namespace: str, name: str) -> WorkloadRecord | None:
@@ -73,6 +78,19 @@ class Cluster:
                     usage.add(self._demand_of(replica))
         return usage
 
+    def rooms(self) -> Iterator[NodeRoom]:
+        """The room that is left on each node, in the order of ``nodes``. Shared: never change one."""
+        if len(self._kinds) > MAX_KINDS:
+            self._kinds.clear()
+            self._rooms.clear()
+        known = self._rooms
+        for node_id, record in self.nodes.items():
+            room = known.get(node_id)
+            if room is None or room.record is not record:
+                kind = self._kinds.setdefault(kind_of(record), len(self._kinds))
+                room = known[node_id] = NodeRoom.of(record, self.usage_of(node_id), kind)
+            yield room
+
     def workload_ids(self) -> Iterator[str]:
         """Ids of all workloads, oldest key first."""
         return iter(tuple(self.workloads))
@@ -96,12 +114,12 @@ class Cluster:
         old = self.replicas.get(record.id)
         if old is not None and old.node_id != record.node_id:
             self._by_node.get(old.node_id, {}).pop(record.id, None)
-            self._usage.pop(old.node_id, None)
+            self._forget_usage(old.node_id)
         self.replicas[record.id] = record
         self._by_workload.setdefault(record.workload_id, {})[record.id] = record
         if record.node_id:
             self._by_node.setdefault(record.node_id, {})[record.id] = record
-            self._usage.pop(record.node_id, None)
+            self._forget_usage(record.node_id)
 
     def drop_replica(self, replica_id: str) -> None:
         """Forget a replica's record."""
@@ -111,7 +129,7 @@ class Cluster:
             if not self._by_workload.get(record.workload_id):
                 self._by_workload.pop(record.workload_id, None)
             self._by_node.get(record.node_id, {}).pop(replica_id, None)
-            self._usage.pop(record.node_id, None)
+            self._forget_usage(record.node_id)
 
     def put_observation(self, seen: Observation) -> None:
         """Add or replace what a node saw of a replica."""
@@ -128,7 +146,7 @@ class Cluster:
         known = self.revisions.setdefault(revision.workload_id, {})
         if revision.number not in known:  # replicas may have arrived before their revision
             for replica in self.replicas_of(revision.workload_id):
-                self._usage.pop(replica.node_id, None)
+                self._forget_usage(replica.node_id)
         known[revision.number] = revision
 
     def drop_revision(self, workload_id: str, number: int) -> None:
@@ -153,13 +171,19 @@ class Cluster:
             {key: dict(value) for key, value in self._by_workload.items()},
             {key: dict(value) for key, value in self._by_node.items()},
             dict(self._usage),
+            dict(self._rooms),
+            dict(self._kinds),
             dict(self._demands),
         )
+
+    def _forget_usage(self, node_id: str) -> None:
+        self._usage.pop(node_id, None)
+        self._rooms.pop(node_id, None)
 
     def _forget_usage_of(self, replica_id: str) -> None:
         record = self.replicas.get(replica_id)
         if record is not None:
-            self._usage.pop(record.node_id, None)
+            self._forget_usage(record.node_id)
 
     def _demand_of(self, replica: ReplicaRecord) -> Demand:
         key = (replica.workload_id, replica.revision)

@@ -1,7 +1,7 @@
-"""What replicas take from a node: reserved resources and ports of the host.
+"""What replicas take from a node, and what is left of it.
 
-``Cluster`` keeps one ``NodeUsage`` per node; placement adds to copies of them. Counted
-is what was asked for (reservations), never what is measured.
+``Cluster`` keeps one ``NodeUsage`` and one ``NodeRoom`` per node; placement adds to
+copies of them. Counted is what was asked for (reservations), never what is measured.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from cloudless.domain.node import NodePhase, NodeRecord
 from cloudless.domain.resources import ResourceList
 from cloudless.domain.workload import WorkloadSpec
 
@@ -94,3 +95,76 @@ class NodeUsage:
             memory_bytes=self.memory_bytes,
             storage_bytes=self.storage_bytes,
         )
+
+
+#: What of a node decides whether a specification allows it, apart from what is taken.
+NodeKind = tuple[object, ...]
+
+
+def kind_of(record: NodeRecord) -> NodeKind:
+    """Equal for two nodes that static filters cannot tell apart."""
+    facts = record.facts
+    can = facts.capabilities
+    return (
+        facts.region,
+        facts.zone,
+        frozenset(facts.labels.items()),
+        tuple((taint.key, taint.value, taint.effect) for taint in facts.taints),
+        (can.runtime_classes, can.host_paths, can.seccomp_profiles),
+        (can.seccomp, can.apparmor, can.allow_privileged, can.allow_host_namespaces),
+    )
+
+
+@dataclass(slots=True)
+class NodeRoom:
+    """One node laid flat for the search of a place: it is read for every node there is.
+
+    ``kind`` is the same number for nodes that static filters cannot tell apart;
+    ``*_share`` is the part of the capacity that one unit is, 0 where the node has none.
+    """
+
+    record: NodeRecord
+    usage: NodeUsage
+    id: str
+    name: str
+    ready: bool
+    kind: int
+    cpu_free: int
+    memory_free: int
+    storage_free: int
+    cpu_share: float
+    memory_share: float
+
+    @classmethod
+    def of(cls, record: NodeRecord, usage: NodeUsage, kind: int) -> NodeRoom:
+        """The room that ``usage`` leaves on a node."""
+        capacity = record.facts.capacity
+        return cls(
+            record,
+            usage,
+            record.id,
+            record.name,
+            record.phase is NodePhase.READY,
+            kind,
+            capacity.cpu_millicores - usage.cpu_millicores,
+            capacity.memory_bytes - usage.memory_bytes,
+            capacity.storage_bytes - usage.storage_bytes,
+            1 / capacity.cpu_millicores if capacity.cpu_millicores else 0.0,
+            1 / capacity.memory_bytes if capacity.memory_bytes else 0.0,
+        )
+
+    def with_one_more(self, demand: Demand) -> NodeRoom:
+        """The room after one more replica; this one is not touched."""
+        usage = self.usage.copy()
+        usage.add(demand)
+        return NodeRoom.of(self.record, usage, self.kind)
+
+    def fits(self, demand: Demand) -> bool:
+        """Whether what ``demand`` asks for is free; what it does not ask for does not matter."""
+        if demand.cpu_millicores > self.cpu_free and demand.cpu_millicores:
+            return False
+        if demand.memory_bytes > self.memory_free and demand.memory_bytes:
+            return False
+        if demand.storage_bytes > self.storage_free and demand.storage_bytes:
+            return False
+        return not demand.ports or not any(self.usage.taken(port) for port in demand.ports)

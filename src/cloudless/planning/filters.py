@@ -20,16 +20,22 @@ Check = Callable[[NodeRecord, NodeUsage], str]
 
 
 class Filter(NamedTuple):
-    """One check; ``security`` when its refusals protect the node or the replica."""
+    """One check.
+
+    ``static`` when all nodes of one kind (``domain.usage.kind_of``) get the same answer
+    whatever is taken of them; ``security`` when a refusal protects the node or the replica.
+    """
 
     check: Check
+    static: bool = False
     security: bool = False
 
 
 def filters_for(spec: WorkloadSpec, demand: Demand) -> list[Filter]:
     """The checks for replicas of ``spec``, cheapest and most telling first."""
-    found = [Filter(_phase), *(Filter(check) for check in _wishes(spec)), Filter(_taints(spec))]
-    found.extend(Filter(check, security=True) for check in _security(spec))
+    found = [Filter(_phase)]
+    found.extend(Filter(check, static=True) for check in (*_wishes(spec), _taints(spec)))
+    found.extend(Filter(check, static=True, security=True) for check in _security(spec))
     found.extend(Filter(check) for check in _resources(demand))
     if demand.ports:
         found.append(Filter(_ports(demand)))

@@ -11,20 +11,20 @@ import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from cloudless.domain.node import NodePhase, NodeRecord
+from cloudless.domain.node import NodeRecord
 from cloudless.domain.revision import Revision
 from cloudless.domain.status import Refusal
-from cloudless.domain.usage import NodeUsage, demand_of
+from cloudless.domain.usage import NodeRoom, demand_of
 from cloudless.planning.announce import replica_event
 from cloudless.planning.census import Standing
 from cloudless.planning.draft import Draft
 from cloudless.planning.filters import filters_for
 from cloudless.planning.limits import MAX_EXPLAINED_REPLICAS, MAX_QUOTED, MAX_REFUSALS
-from cloudless.planning.scoring import Score, score_of
+from cloudless.planning.scoring import Score, plain_total, score_of
 from cloudless.planning.topology import neighbourhood
 
 Refusals = dict[str, tuple[Refusal, ...]]
-_Entry = tuple[float, str, str, Score]
+_Entry = tuple[float, str, str, NodeRoom]
 
 
 def place_pending(draft: Draft, before: Refusals) -> Refusals:
@@ -50,13 +50,14 @@ def _place_all(draft: Draft, search: _Search, waiting: list[Standing], before: R
         found = search.best()
         if found is None:
             return _explain(draft, search, waiting[position:], before)
-        node, score = found
+        room, score = found
+        node = room.record
         record = one.record.replaced(
             node_id=node.id, placed_at=draft.now, score=score.terms, because=f"placed on {node.name}"
         )
         if not draft.change(record):
             break
-        search.take(node)
+        search.take(room)
         draft.scores[record.id] = record.score
         text = f"{one.title} placed on {node.name} (score {score.total:.2f})"
         draft.events.append(replica_event(record, draft.now, "ReplicaPlaced", text, node=node.name))
@@ -88,16 +89,19 @@ def _revision(draft: Draft, number: int) -> Revision | None:
 
 
 class _Ledger:
-    """What nodes have reserved, with what this plan adds."""
+    """What this plan adds to what nodes have reserved."""
 
     def __init__(self, draft: Draft) -> None:
         self.draft = draft
-        self.changed: dict[str, NodeUsage] = {}
+        self.changed: dict[str, NodeRoom] = {}
         self.own = Counter(one.record.node_id for one in draft.census.staying if one.record.node_id)
 
-    def usage(self, node_id: str) -> NodeUsage:
-        """What is reserved on a node."""
-        return self.changed.get(node_id) or self.draft.cluster.usage_of(node_id)
+    def rooms(self) -> Iterator[NodeRoom]:
+        """The room on each node, with what this plan takes."""
+        changed, rooms = self.changed, self.draft.cluster.rooms()
+        if not changed:
+            return rooms
+        return (changed.get(room.id, room) for room in rooms)
 
 
 class _Search:
@@ -109,54 +113,53 @@ class _Search:
         self._cluster = draft.cluster
         self._demand = demand_of(revision.spec)
         self._filters = filters_for(revision.spec, self._demand)
-        self._checks = tuple(one.check for one in self._filters)
+        self._static = [one.check for one in self._filters if one.static]
+        self._allowed: dict[int, bool] = {}
         self._replicas = max(draft.workload.spec.replicas, 1)
         near = neighbourhood(draft.cluster, draft.workload, revision.spec, revision.number, self._eligible)
         self._near = near if near else None
         self._heap: list[_Entry] | None = None
 
-    def best(self) -> tuple[NodeRecord, Score] | None:
-        """The node with the highest score, the first by name among equals; None when none fits."""
+    def best(self) -> tuple[NodeRoom, Score] | None:
+        """The room with the highest score, the first by name among equals; None when none fits."""
         if self._heap is None or self._near is not None:
-            self._heap = list(self._scored(self._cluster.nodes.values()))
+            self._heap = list(self._scored(self._ledger.rooms()))
             heapq.heapify(self._heap)
         if not self._heap:
             return None
-        _, _, node_id, score = self._heap[0]
-        return self._cluster.nodes[node_id], score
+        room = self._heap[0][-1]
+        return room, score_of(room, self._demand, self._own_share(room.id), self._near)
 
-    def take(self, node: NodeRecord) -> None:
-        """Reserve one replica's demand on the node that ``best`` gave."""
-        ledger = self._ledger
-        usage = ledger.usage(node.id).copy()
-        usage.add(self._demand)
-        ledger.changed[node.id] = usage
+    def take(self, room: NodeRoom) -> None:
+        """Reserve one replica's demand in the room that ``best`` gave."""
+        ledger, node = self._ledger, room.record
+        ledger.changed[node.id] = room.with_one_more(self._demand)
         ledger.own[node.id] += 1
         if self._near is not None:
             self._near.take(node)
         elif self._heap:
             heapq.heappop(self._heap)
-            for entry in self._scored((node,)):
+            for entry in self._scored((ledger.changed[node.id],)):
                 heapq.heappush(self._heap, entry)
 
     def refusals(self) -> tuple[tuple[Refusal, ...], str]:
         """Why each node was refused, by name, and the first of the security reasons."""
-        nodes = self._cluster.nodes
-        if not nodes:
+        rooms = list(self._ledger.rooms())
+        if not rooms:
             return (Refusal(node="", reason="no node has joined yet"),), ""
         found, insecure = [], ""
-        for node in heapq.nsmallest(MAX_REFUSALS, nodes.values(), key=lambda node: (node.name, node.id)):
-            reasons, security = self._reasons(node)
-            insecure = insecure or (f"{node.name} {security}" if security else "")
-            found.append(Refusal(node=node.name, reason=reasons))
-        if len(nodes) > MAX_REFUSALS:
-            found.append(Refusal(node="", reason=f"and {len(nodes) - MAX_REFUSALS} more nodes"))
+        for room in heapq.nsmallest(MAX_REFUSALS, rooms, key=lambda room: (room.name, room.id)):
+            reasons, security = self._reasons(room)
+            insecure = insecure or (f"{room.record.name} {security}" if security else "")
+            found.append(Refusal(node=room.record.name, reason=reasons))
+        if len(rooms) > MAX_REFUSALS:
+            found.append(Refusal(node="", reason=f"and {len(rooms) - MAX_REFUSALS} more nodes"))
         return tuple(found), insecure
 
-    def _reasons(self, node: NodeRecord) -> tuple[str, str]:
-        usage = self._ledger.usage(node.id)
-        if node.phase is not NodePhase.READY:
-            return self._checks[0](node, usage), ""
+    def _reasons(self, room: NodeRoom) -> tuple[str, str]:
+        node, usage = room.record, room.usage
+        if not room.ready:
+            return self._filters[0].check(node, usage), ""
         said = [(one.check(node, usage), one.security) for one in self._filters]
         reasons = [reason for reason, _ in said if reason]
         security = next((reason for reason, secure in said if reason and secure), "")
@@ -165,20 +168,33 @@ class _Search:
         return "; ".join(reasons), security
 
     def _eligible(self) -> Iterator[NodeRecord]:
-        """Nodes that the specification allows, were they empty: the domains that spread counts."""
-        for node in self._cluster.nodes.values():
-            empty = NodeUsage()
-            if not any(check(node, empty) for check in self._checks):
-                yield node
+        """Ready nodes that the specification allows: the domains that spread counts."""
+        return (room.record for room in self._cluster.rooms() if room.ready and self._allows(room))
 
-    def _scored(self, nodes: Iterable[NodeRecord]) -> Iterator[_Entry]:
-        near, own, demand, checks = self._near, self._ledger.own, self._demand, self._checks
-        for node in nodes:
-            usage = self._ledger.usage(node.id)
-            for check in checks:
-                if check(node, usage):
-                    break
+    def _allows(self, room: NodeRoom) -> bool:
+        """Whether the specification allows nodes of this kind; asked once for each kind."""
+        allowed = self._allowed.get(room.kind)
+        if allowed is None:
+            allowed = not any(check(room.record, room.usage) for check in self._static)
+            self._allowed[room.kind] = allowed
+        return allowed
+
+    def _own_share(self, node_id: str) -> float:
+        return self._ledger.own.get(node_id, 0) / self._replicas
+
+    def _scored(self, rooms: Iterable[NodeRoom]) -> Iterator[_Entry]:
+        near, demand, own = self._near, self._demand, self._ledger.own
+        allowed = self._allowed
+        for room in rooms:
+            if not room.ready or not room.fits(demand):
+                continue
+            if not allowed.get(room.kind) and not self._allows(room):
+                continue
+            share = own[room.id] / self._replicas if room.id in own else 0.0
+            if near is None:
+                total = plain_total(room, demand, share)
+            elif near.refusal(room.record):
+                continue
             else:
-                if near is None or not near.refusal(node):
-                    score = score_of(node, usage, demand, own[node.id] / self._replicas, near)
-                    yield -round(score.total, 9), node.name, node.id, score
+                total = score_of(room, demand, share, near).total
+            yield -round(total, 9), room.name, room.id, room

@@ -22,7 +22,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from cloudless.domain.node import NodeRecord
-from cloudless.domain.usage import Demand, NodeUsage
+from cloudless.domain.usage import Demand, NodeRoom
 from cloudless.planning.topology import Neighbourhood
 
 W_LOCALITY = 2.0
@@ -63,13 +63,11 @@ class Score(NamedTuple):
         return {**named, "total": round(self.total, 4)}
 
 
-def score_of(
-    node: NodeRecord, usage: NodeUsage, demand: Demand, own_share: float, near: Neighbourhood | None
-) -> Score:
+def score_of(room: NodeRoom, demand: Demand, own_share: float, near: Neighbourhood | None) -> Score:
     """Score one node; ``own_share`` is the part of the workload's replicas that it holds."""
-    capacity = node.facts.capacity
-    cpu = _used(usage.cpu_millicores + demand.cpu_millicores, capacity.cpu_millicores)
-    memory = _used(usage.memory_bytes + demand.memory_bytes, capacity.memory_bytes)
+    usage, node = room.usage, room.record
+    cpu = min((usage.cpu_millicores + demand.cpu_millicores) * room.cpu_share, 1.0)
+    memory = min((usage.memory_bytes + demand.memory_bytes) * room.memory_share, 1.0)
     cost, balance = (cpu + memory) / 2, 1.0 - abs(cpu - memory)
     if near is None:
         return Score(0.0, 1.0 - own_share, cost, balance, 0.0)
@@ -78,8 +76,21 @@ def score_of(
     return Score(_locality(node, near), 1.0 - exposure, cost, balance, distance)
 
 
-def _used(amount: int, capacity: int) -> float:
-    return min(amount / capacity, 1.0) if capacity > 0 else 0.0
+def plain_total(room: NodeRoom, demand: Demand, own_share: float) -> float:
+    """``score_of(...).total`` without nearness rules, for the search through all nodes."""
+    usage = room.usage
+    cpu = (usage.cpu_millicores + demand.cpu_millicores) * room.cpu_share
+    memory = (usage.memory_bytes + demand.memory_bytes) * room.memory_share
+    if cpu > 1.0:
+        cpu = 1.0
+    if memory > 1.0:
+        memory = 1.0
+    distance = cpu - memory if cpu > memory else memory - cpu
+    return (
+        W_RELIABILITY * (1.0 - own_share)
+        + W_COST * (cpu + memory) / 2
+        + W_UTILIZATION_BALANCE * (1.0 - distance)
+    )
 
 
 def _locality(node: NodeRecord, near: Neighbourhood) -> float:
