@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from cloudless.planning.node import ContainerFact, ContainerState
@@ -81,7 +81,8 @@ class Ends:
 class Availability:
     """Whether the runtime answers; replicas wait for it instead of trying again and again."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_change: Callable[[], None]) -> None:
+        self._on_change = on_change
         self._answers = asyncio.Event()
         #: Why it does not answer; empty when it does.
         self.why = "containerd has not answered yet"
@@ -90,11 +91,13 @@ class Availability:
         """It answers."""
         self.why = ""
         self._answers.set()
+        self._on_change()
 
     def away(self, why: str) -> None:
         """It does not."""
         self.why = why
         self._answers.clear()
+        self._on_change()
 
     async def wait(self) -> None:
         """Return when it answers."""

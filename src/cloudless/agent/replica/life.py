@@ -46,7 +46,7 @@ P = ReplicaPhase
 
 
 class Replica:
-    """``adopted`` is a container that was found and goes on; ``others`` are to be deleted with it."""
+    """``adopted`` is a container that was found and goes on; ``others`` are deleted at once."""
 
     def __init__(
         self,
@@ -76,6 +76,7 @@ class Replica:
     async def run(self) -> None:
         """Live until ordered to stop, then end; returns when nothing is left on this node."""
         assignment = self.orders.assignment
+        self._discard(*(self._containers - {self._current}))
         if assignment is not None and not self.orders.stop:
             await self._live(assignment)
         await self._end()
