@@ -8,6 +8,7 @@ A missing part is a skip with its reason.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pathlib
 import shutil
@@ -16,12 +17,12 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 import pytest
+from tests.integration.containerd import imagebuild
 
 from cloudless.aio.clock import SystemClock
 from cloudless.containerd.client import ContainerdClient
 from cloudless.containerd.daemon import PrivateDaemon
 from cloudless.containerd.errors import ImageNotFound, NotFound
-from tests.integration.containerd import imagebuild
 
 BUSYBOX_IMAGE = "docker.io/library/busybox:latest"
 
@@ -62,10 +63,8 @@ async def end_everything(daemon: PrivateDaemon) -> None:
     """Whatever failed tests left: containers must not outlive the session."""
     async with ContainerdClient(daemon.socket) as client:
         for task in await client.tasks.list():
-            try:
+            with contextlib.suppress(NotFound):
                 await client.tasks.kill(task.container_id, 9, all_processes=True)
-            except NotFound:
-                pass
             await client.tasks.wait(task.container_id, timeout_s=10)
             await client.tasks.delete(task.container_id)
 

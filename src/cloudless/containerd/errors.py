@@ -114,7 +114,8 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         PreconditionFailed,
-        pattern=r"cannot delete a running process|cannot (?:start|exec|kill) a|must be stopped",
+        pattern=r"cannot delete a running process|must be stopped"
+        r"|cannot \w+ (?:a|in a) \w+ (?:state|process)",
     ),
     Rule(NotFound, (Status.NOT_FOUND,)),
     Rule(NotFound, (Status.UNKNOWN,), r"process (?:already finished|not found)|no such process"),

@@ -8,6 +8,7 @@ is there, and may then trust the events until the next ``Gap``.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -29,7 +30,7 @@ from cloudless.api.containerd.events import (
 from cloudless.api.containerd.services.events.v1 import Envelope, EventsStub, PublishRequest, SubscribeRequest
 from cloudless.api.google.protobuf import Any as AnyMessage
 from cloudless.containerd import limits
-from cloudless.containerd.errors import Unavailable
+from cloudless.containerd.errors import ContainerdError, Unavailable
 from cloudless.containerd.rpc import Connection, sorting
 from cloudless.containerd.tasks import known_time
 
@@ -115,7 +116,7 @@ class Events:
         self._clock = clock
         self._new_id = new_id
         namespace = f"namespace=={connection.namespace}"
-        self._filters = [f"{namespace},topic~=^/tasks/", f"{namespace},topic=={PROOF_TOPIC}"]
+        self._filters = [f"{namespace},topic~=^/tasks/", f'{namespace},topic=="{PROOF_TOPIC}"']
 
     async def follow(self) -> AsyncGenerator[Event, None]:
         """Events for ever, across restarts of the daemon; close the iterator (``aclosing``)."""
@@ -155,18 +156,41 @@ class Events:
     async def _prove(self, stream: Stream[SubscribeRequest, Envelope]) -> list[Event]:
         """Return when the subscription has heard what we publish; with what else it heard."""
         proof = self._new_id().encode()
-        await self._connection.call(
-            self._stub.publish,
-            PublishRequest(topic=PROOF_TOPIC, event=AnyMessage(type_url=PROOF_TYPE, value=proof)),
-            about="prove subscription",
-        )
-        heard: list[Event] = []
-        while (envelope := await stream.recv_message()) is not None:
-            if envelope.topic == PROOF_TOPIC and _payload(envelope) == proof:
-                return heard
-            if (event := read_event(envelope)) is not None:
-                heard.append(event)
-        raise Unavailable("subscribe to events: containerd ended the subscription")
+        heard: list[Event] | ContainerdError = []
+        async with asyncio.TaskGroup() as group:
+            publishing = group.create_task(self._publish(proof), name="prove subscription")
+            try:
+                with sorting("subscribe to events"):
+                    heard = await _hear(stream, proof)
+            except ContainerdError as error:
+                heard = error  # raised below, so that the group does not wrap it
+            finally:
+                publishing.cancel()
+        if isinstance(heard, ContainerdError):
+            raise heard
+        return heard
+
+    async def _publish(self, proof: bytes) -> None:
+        """Again and again until cancelled: the daemon may take the first before our subscription."""
+        event = AnyMessage(type_url=PROOF_TYPE, value=proof)
+        while True:
+            with contextlib.suppress(ContainerdError):  # the subscription itself will tell
+                await self._connection.call(
+                    self._stub.publish,
+                    PublishRequest(topic=PROOF_TOPIC, event=event),
+                    about="prove subscription",
+                )
+            await self._clock.sleep(limits.SUBSCRIBE_PROBE_INTERVAL_S)
+
+
+async def _hear(stream: Stream[SubscribeRequest, Envelope], proof: bytes) -> list[Event]:
+    heard: list[Event] = []
+    while (envelope := await stream.recv_message()) is not None:
+        if envelope.topic == PROOF_TOPIC and _payload(envelope) == proof:
+            return heard
+        if (event := read_event(envelope)) is not None:
+            heard.append(event)
+    raise Unavailable("subscribe to events: containerd ended the subscription")
 
 
 def read_event(envelope: Envelope) -> Event | None:

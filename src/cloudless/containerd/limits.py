@@ -66,7 +66,7 @@ EXEC_TERM_GRACE_S = 5.0
 # Events.
 #: How long a new subscription may take to prove that it hears something.
 SUBSCRIBE_PROOF_S = 5.0
-SUBSCRIBE_PROBE_INTERVAL_S = 0.1
+SUBSCRIBE_PROBE_INTERVAL_S = 0.05
 RECONNECT_BASE_S = 0.05
 RECONNECT_CAP_S = 2.0
 

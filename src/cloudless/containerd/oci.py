@@ -162,7 +162,8 @@ def _mounts(plan: ContainerPlan) -> list[MountPlan]:
             ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
         ),
         _shared_memory(plan),
-        _message_queues(plan),
+        # Of the same IPC namespace as the process, so also the host's where that is wanted.
+        MountPlan("/dev/mqueue", "mqueue", "mqueue", _PRIVATE_FILES),
         MountPlan("/sys", "sysfs", "sysfs", pseudo),
         MountPlan("/sys/fs/cgroup", "cgroup", "cgroup", (*pseudo, "relatime")),
     ]
@@ -175,12 +176,6 @@ def _shared_memory(plan: ContainerPlan) -> MountPlan:
     if plan.host_ipc:
         return MountPlan("/dev/shm", "bind", "/dev/shm", ("rbind", *_PRIVATE_FILES))
     return MountPlan("/dev/shm", "tmpfs", "shm", (*_PRIVATE_FILES, "mode=1777", f"size={plan.shm_bytes}"))
-
-
-def _message_queues(plan: ContainerPlan) -> MountPlan:
-    if plan.host_ipc:
-        return MountPlan("/dev/mqueue", "bind", "/dev/mqueue", ("rbind", *_PRIVATE_FILES))
-    return MountPlan("/dev/mqueue", "mqueue", "mqueue", _PRIVATE_FILES)
 
 
 def _mount(mount: MountPlan) -> dict[str, Any]:

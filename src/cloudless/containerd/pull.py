@@ -20,6 +20,10 @@ from cloudless.containerd.images import Image, Images
 from cloudless.containerd.rpc import Connection
 
 
+#: Registries that answer under another name than images carry.
+HOSTS = {references.DEFAULT_REGISTRY: "registry-1.docker.io"}
+
+
 @dataclass(frozen=True)
 class Credentials:
     """Either a name with its password, or one of the tokens."""
@@ -113,10 +117,11 @@ class Puller:
 def _auth(registry: str, credentials: Credentials | None) -> AuthConfig | None:
     if credentials is None:
         return None
+    # With the address they go to this registry only, not to where it may send us.
     return AuthConfig(
         username=credentials.username,
         password=credentials.password,
-        server_address=registry,
+        server_address=f"https://{HOSTS.get(registry, registry)}",
         identity_token=credentials.identity_token,
         registry_token=credentials.registry_token,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import pathlib
@@ -11,6 +12,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from tests.integration.conftest import BUSYBOX_IMAGE
 
 from cloudless.containerd import oci
 from cloudless.containerd.client import ContainerdClient
@@ -18,7 +20,6 @@ from cloudless.containerd.errors import NotFound
 from cloudless.containerd.plan import ContainerPlan
 from cloudless.containerd.process import ExecResult
 from cloudless.containerd.tasks import Exit
-from tests.integration.conftest import BUSYBOX_IMAGE
 
 DEADLINE_S = 20.0
 
@@ -84,6 +85,15 @@ class Bench:
             timeout_s=DEADLINE_S,
             output_limit_bytes=1_000_000,
         )
+
+    async def wait_for_processes(self, container_id: str, count: int) -> tuple[int, ...]:
+        """Their pids, once there are ``count`` of them."""
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                pids = await self.client.tasks.pids(container_id)
+                if len(pids) >= count:
+                    return pids
+                await asyncio.sleep(0)
 
     async def destroy(self, container_id: str) -> None:
         client = self.client

@@ -7,11 +7,11 @@ import pathlib
 import signal
 
 import pytest
+from tests.integration.conftest import BUSYBOX_IMAGE, RunningContainerd
+from tests.integration.containerd.conftest import DEADLINE_S, Bench
 
 from cloudless.containerd import errors
 from cloudless.containerd.tasks import TaskStatus
-from tests.integration.conftest import BUSYBOX_IMAGE, RunningContainerd
-from tests.integration.containerd.conftest import DEADLINE_S, Bench
 
 
 async def test_version_names_the_daemon(bench: Bench) -> None:
@@ -42,9 +42,7 @@ async def test_the_states_of_a_task(bench: Bench) -> None:
 async def test_sigterm_reaches_the_process(bench: Bench) -> None:
     container_id = await bench.start("sh", "-c", "trap 'exit 7' TERM; while :; do sleep 0.01; done")
     # The shell must have set its trap: it is listening once it has forked a sleep.
-    async with asyncio.timeout(DEADLINE_S):
-        while len(await bench.client.tasks.pids(container_id)) < 2:
-            await asyncio.sleep(0)
+    await bench.wait_for_processes(container_id, 2)
     await bench.client.tasks.kill(container_id, signal.SIGTERM)
     assert (await bench.client.tasks.wait(container_id, timeout_s=DEADLINE_S)).exit_code == 7
 
