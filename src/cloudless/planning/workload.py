@@ -30,6 +30,9 @@ from cloudless.planning.revisions import (
 )
 from cloudless.planning.rolling import Bounds, Step, bounds_of, step_rolling
 
+#: Most steps of a rollout in one plan.
+MAX_STEPS = 4
+
 
 def plan_workload(
     cluster: Cluster, workload_id: str, now: datetime.datetime, new_id: Callable[[], str]
@@ -50,11 +53,10 @@ def plan_workload(
     stop_duplicates(draft)
     rollout = note_progress(draft, rollout, scaled=scaled)
     heal_old(draft, bounds)
-    step = _next_step(draft, rollout, bounds)
-    take_step(draft, step, *_reasons(draft, step))
+    blocked = _take_steps(draft, rollout, bounds)
     refusals = place_pending(draft, before.refusals if before else {})
     clear_lost(draft, bounds)
-    rollout = conclude_rollout(draft, rollout, bounds, step.blocked)
+    rollout = conclude_rollout(draft, rollout, bounds, blocked)
     draft.actions.extend(surplus_revisions(cluster, workload_id, draft.target))
     _conclude(draft, before, bounds, rollout, refusals)
     return draft.plan()
@@ -80,6 +82,20 @@ def _note_scaling(draft: Draft, before: StatusRecord | None) -> bool:
     draft.events.append(workload_event(draft.workload, draft.now, "WorkloadScaled", text))
     draft.say(text)
     return True
+
+
+def _take_steps(draft: Draft, rollout: Rollout, bounds: Bounds) -> str:
+    """The next step, and those that it makes possible at once; returns what blocks all steps.
+
+    A replica without a node is gone as soon as it is told to stop, which may leave room
+    for the next one.
+    """
+    for _ in range(MAX_STEPS):
+        step = _next_step(draft, rollout, bounds)
+        take_step(draft, step, *_reasons(draft, step))
+        if all(one.record.node_id for one in step.stops):
+            break
+    return step.blocked
 
 
 def _next_step(draft: Draft, rollout: Rollout, bounds: Bounds) -> Step:

@@ -1,0 +1,190 @@
+"""What must hold of every plan and in every state: computed apart from the planners.
+
+Each check raises ``Broken`` with its name; ``test_zoo`` plants a bug for each of them.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Collection
+
+from cloudless.domain.cluster import Cluster
+from cloudless.domain.node import NODE_TRANSITIONS, NodePhase
+from cloudless.domain.plan import Plan, PutNode, PutReplica, RemoveReplica
+from cloudless.domain.replica import TRANSITIONS, ReplicaPhase, ReplicaRecord
+from cloudless.domain.workload import Strategy, WorkloadSpec
+from cloudless.planning.status import view_workload
+
+
+class Broken(AssertionError):
+    """An invariant does not hold."""
+
+    def __init__(self, name: str, detail: object) -> None:
+        super().__init__(f"{name}: {detail}")
+        self.name = name
+
+
+def require(truth: bool, name: str, detail: object = "") -> None:
+    if not truth:
+        raise Broken(name, detail)
+
+
+def percent(text: str, total: int, up: bool) -> int:
+    if not text.endswith("%"):
+        return int(text)
+    return (math.ceil if up else math.floor)(int(text[:-1]) * total / 100)
+
+
+def limits(spec: WorkloadSpec) -> tuple[int, int]:
+    """(most replicas, fewest available ones) while a rollout is on."""
+    rollout, wanted = spec.rollout, spec.replicas
+    surge = percent(rollout.max_surge, wanted, True)
+    unavailable = percent(rollout.max_unavailable, wanted, False)
+    if surge == unavailable == 0:
+        unavailable = 1
+    least = percent(rollout.min_available or "0", wanted, True)
+    return wanted + surge, max(wanted - unavailable, min(least, wanted), 0)
+
+
+def lost(cluster: Cluster, replica: ReplicaRecord) -> bool:
+    node = cluster.nodes.get(replica.node_id)
+    return bool(replica.node_id) and (node is None or node.phase is NodePhase.LOST)
+
+
+def existing(cluster: Cluster, workload_id: str) -> int:
+    return sum(not lost(cluster, one) for one in cluster.replicas_of(workload_id))
+
+
+def available(cluster: Cluster, workload_id: str, now: datetime.datetime) -> set[str]:
+    wanted = cluster.workloads[workload_id].spec.rollout.min_ready_time
+    found = set()
+    for one in cluster.replicas_of(workload_id):
+        node, seen = cluster.nodes.get(one.node_id), cluster.observations.get(one.id)
+        connected = node is not None and node.phase in (NodePhase.READY, NodePhase.NOT_READY)
+        since = seen.ready_since if seen is not None and seen.ready else None
+        if connected and one.run and since is not None and since + wanted <= now:
+            found.add(one.id)
+    return found
+
+
+def template_of(cluster: Cluster, one: ReplicaRecord) -> str:
+    revision = cluster.revision_of(one)
+    return revision.template_hash if revision else ""
+
+
+def check_nodes(cluster: Cluster, plan: Plan, live: Collection[str]) -> None:
+    for action in plan.actions:
+        assert isinstance(action, PutNode)
+        before, after = cluster.nodes[action.node.id].phase, action.node.phase
+        require(after is before or after in NODE_TRANSITIONS[before], "node-transition", (before, after))
+        gone = after in (NodePhase.DISCONNECTED, NodePhase.LOST)
+        require(gone is not (action.node.session in live), "node-truth", action.node)
+
+
+class Watch:
+    """Remembers what may only move one way."""
+
+    def __init__(self) -> None:
+        self.phases: dict[str, ReplicaPhase] = {}
+        self.generation = 0
+        self.stopped: set[str] = set()
+        self.seen: set[str] = set()
+
+    def plan(
+        self, before: Cluster, after: Cluster, plan: Plan, workload_id: str, now: datetime.datetime
+    ) -> None:
+        """Check one plan by what it does to a state."""
+        born = [
+            a.replica
+            for a in plan.actions
+            if isinstance(a, PutReplica) and a.replica.id not in before.replicas
+        ]
+        self._removals(before, plan)
+        if workload_id in before.workloads and before.workloads[workload_id].deleted_at is None:
+            self._surge(before, after, born, workload_id)
+            self._floor(before, after, workload_id, now)
+        if workload_id not in after.workloads:
+            require(not list(after.replicas_of(workload_id)), "deleted-whole")
+        for replica in after.replicas_of(workload_id):
+            require(after.revision_of(replica) is not None, "revision-kept", replica.revision)
+
+    def _removals(self, before: Cluster, plan: Plan) -> None:
+        for action in plan.actions:
+            if isinstance(action, RemoveReplica):
+                one = action.replica
+                require(not one.node_id or lost(before, one), "no-orphan", one)
+
+    def _surge(self, before: Cluster, after: Cluster, born: list[ReplicaRecord], workload_id: str) -> None:
+        spec = after.workloads[workload_id].spec
+        target = after.newest_revision(workload_id)
+        assert target is not None
+        old = [
+            one
+            for one in after.replicas_of(workload_id)
+            if template_of(after, one) != target.template_hash and not lost(after, one)
+        ]
+        if not old or not born:
+            return
+        most, _ = limits(spec)
+        if spec.rollout.strategy is Strategy.RECREATE:
+            require(False, "recreate-all-gone-first", born)
+        require(existing(after, workload_id) <= most, "surge", (existing(after, workload_id), most))
+
+    def _floor(self, before: Cluster, after: Cluster, workload_id: str, now: datetime.datetime) -> None:
+        spec = after.workloads[workload_id].spec
+        if spec.rollout.strategy is Strategy.RECREATE:
+            return
+        was, still = available(before, workload_id, now), available(after, workload_id, now)
+        _, least = limits(spec)
+        require(was == still or len(still) >= least, "floor", (len(was), len(still), least))
+
+    def state(self, cluster: Cluster, workload_id: str, now: datetime.datetime) -> None:
+        """Check a state after all that was to be done is done."""
+        self._identity(cluster, workload_id)
+        self._reservations(cluster)
+        if workload_id in cluster.workloads:
+            self._status(cluster, workload_id, now)
+
+    def _identity(self, cluster: Cluster, workload_id: str) -> None:
+        held: dict[int, str] = {}
+        for one in cluster.replicas_of(workload_id):
+            require(one.run or one.id in self.stopped or one.id in self.seen or not one.run, "known")
+            if not one.run:
+                self.stopped.add(one.id)
+            require(not (one.run and one.id in self.stopped), "never-revived", one.id)
+            if one.run and one.node_id:
+                require(one.ordinal not in held, "identity", (one.ordinal, held.get(one.ordinal), one.id))
+                held[one.ordinal] = one.id
+
+    def _reservations(self, cluster: Cluster) -> None:
+        for node in cluster.nodes.values():
+            memory, ports = 0, []
+            for one in cluster.replicas_on(node.id):
+                seen, revision = cluster.observations.get(one.id), cluster.revision_of(one)
+                if revision is None or (seen and seen.phase in (ReplicaPhase.FAILED, ReplicaPhase.SUCCEEDED)):
+                    continue
+                memory += revision.spec.resources.requests.memory_bytes
+                ports += [port.host_port for port in revision.spec.ports if port.host_port]
+            require(memory <= node.facts.capacity.memory_bytes, "over-commit", (node.name, memory))
+            require(len(ports) == len(set(ports)), "ports", (node.name, ports))
+            require(cluster.usage_of(node.id).memory_bytes == memory, "usage-index", node.name)
+
+    def _status(self, cluster: Cluster, workload_id: str, now: datetime.datetime) -> None:
+        view = view_workload(cluster, workload_id, now)
+        for one in view.replicas:
+            node = cluster.nodes.get(one.record.node_id)
+            connected = node is not None and node.phase in (NodePhase.READY, NodePhase.NOT_READY)
+            running = one.ready or one.available or one.phase is ReplicaPhase.RUNNING
+            require(connected or not running, "nothing-runs-unseen", one)
+            before = self.phases.get(one.record.id, one.phase)
+            allowed = one.phase is before or one.phase in TRANSITIONS[before]
+            require(allowed, "transition", (one.record.id, before, one.phase))
+            self.phases[one.record.id] = one.phase
+            require(bool(one.message) or one.ready or one.phase is ReplicaPhase.SUCCEEDED, "explained", one)
+        require(view.available == len(available(cluster, workload_id, now)), "available")
+        status = view.status
+        if status is not None:
+            require(status.observed_generation >= self.generation, "generation")
+            require(status.observed_generation <= cluster.workloads[workload_id].generation, "generation")
+            self.generation = status.observed_generation
