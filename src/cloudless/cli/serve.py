@@ -1,0 +1,165 @@
+"""``cloudless serve``: start the roles. The one place of the CLI that knows them.
+
+Reads the settings, opens the coordinator and the agent as the role says, waits for a
+signal, and closes them in the opposite order. Errors of the start are told to a person;
+a second signal ends the process at once (containers run on either way).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from cloudless.cli import exits
+from cloudless.cli.problems import show
+from cloudless.cli.serve_settings import resolve
+from cloudless.cli.terminal import Terminal
+from cloudless.domain.errors import CloudlessError, FieldViolation, Invalid
+from cloudless.domain.model import violations_of
+
+log = logging.getLogger(__name__)
+
+#: Settings whose names in the roles' configurations differ from the flag's.
+_RENAMED = {"network_pool": "network_range", "label": "labels", "taint": "taints", "host_path": "host_paths"}
+
+
+def serve(argv: Sequence[str]) -> int:
+    """Run until SIGTERM or SIGINT; the exit code of the process."""
+    gc.enable()  # short commands go without; this one lives long
+    try:
+        settings = resolve(argv, os.environ)
+        _configure_logs(settings)
+        return _run(settings)
+    except CloudlessError as error:
+        show(error, Terminal(sys.stderr, os.environ))
+        return exits.USAGE if isinstance(error, Invalid) else exits.ERROR
+
+
+def _run(settings: dict[str, Any]) -> int:
+    import uvloop
+
+    roles = ("coordinator", "agent") if settings["role"] == "all" else (settings["role"],)
+    if "agent" in roles and os.geteuid() != 0:
+        raise Invalid(
+            "the agent needs root: it makes network namespaces and mounts",
+            hint="run it with sudo, or only the coordinator with --role coordinator",
+        )
+    configs = {role: _config(role, settings) for role in roles}
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(configs))
+    return 0
+
+
+async def _serve(configs: dict[str, Any]) -> None:
+    from cloudless.aio.clock import SystemClock
+    from cloudless.aio.ids import random_id
+
+    clock = SystemClock()
+    stopping = _stop_on_signals()
+    async with contextlib.AsyncExitStack() as stack:
+        waits = [stopping.wait()]
+        if "coordinator" in configs:
+            from cloudless.coordinator.main import coordinator
+
+            running = await stack.enter_async_context(
+                coordinator(configs["coordinator"], clock, new_id=random_id)
+            )
+            waits.append(running.wait())
+        if "agent" in configs:
+            from cloudless.agent.main import agent
+
+            node = await stack.enter_async_context(agent(configs["agent"], clock, new_id=random_id))
+            waits.append(node.wait())
+        log.info("serving", extra={"roles": sorted(configs), "pid": os.getpid()})
+        await _first(waits)
+        log.info("stopping")
+
+
+async def _first(waits: Sequence[Any]) -> None:
+    """Wait until a signal comes or a role fails; a role's failure is raised."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(wait) for wait in waits]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+
+
+def _stop_on_signals() -> asyncio.Event:
+    loop, stopping = asyncio.get_running_loop(), asyncio.Event()
+
+    def stop() -> None:
+        if stopping.is_set():
+            os._exit(128 + signal.SIGTERM)  # asked twice: do not wait for anything
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    return stopping
+
+
+def _config(role: str, settings: dict[str, Any]) -> Any:
+    if role == "coordinator":
+        from cloudless.coordinator.config import CoordinatorConfig
+
+        keys = ("data_dir", "api_address", "http_address", "store")
+        return _validated(CoordinatorConfig, {key: settings[key] for key in keys})
+    from cloudless.agent.config import AgentConfig
+
+    given: dict[str, Any] = {
+        "data_dir": settings["data_dir"],
+        "coordinator_address": settings["api_address"],
+        "labels": dict(_pair(text, "--label") for text in settings["label"]),
+        "taints": tuple(_taint(text) for text in settings["taint"]),
+        "host_paths": settings["host_path"],
+    }
+    for key in ("agent_address", "containerd", "allow_privileged", "allow_host_namespaces", "region", "zone"):
+        given[key] = settings[key]
+    for key in ("node_name", "network_pool"):
+        if settings[key]:
+            given[_RENAMED.get(key, key)] = settings[key]
+    return _validated(AgentConfig, given)
+
+
+def _validated(model: Any, given: dict[str, Any]) -> Any:
+    try:
+        return model.model_validate({**given, "data_dir": Path(given["data_dir"])})
+    except ValidationError as error:
+        names = {new: old for old, new in _RENAMED.items()} | {"coordinator_address": "api_address"}
+        found = []
+        for path, description in violations_of(error):
+            name, dot, rest = path.partition(".")
+            flag = "--" + names.get(name, name).replace("_", "-")
+            found.append(FieldViolation(flag + dot + rest, description))
+        raise Invalid(violations=tuple(found)) from None
+
+
+def _pair(text: str, flag: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise Invalid.field(flag, f"{text[:60]!r} must be key=value")
+    return key, value
+
+
+def _taint(text: str) -> dict[str, str]:
+    rest, _, effect = text.partition(":")
+    key, _, value = rest.partition("=")
+    if effect not in ("no_schedule", "no_execute") or not key:
+        raise Invalid.field("--taint", f"{text[:60]!r} must be key=value:no_schedule or key=value:no_execute")
+    return {"key": key, "value": value, "effect": effect}
+
+
+def _configure_logs(settings: dict[str, Any]) -> None:
+    from cloudless.telemetry.logs import configure
+
+    as_json = None if settings["log_format"] == "auto" else settings["log_format"] == "json"
+    configure(json_lines=as_json, level=settings["log_level"].upper(), stream=sys.stderr)
