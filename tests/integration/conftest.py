@@ -13,6 +13,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
@@ -24,6 +25,8 @@ from cloudless.containerd.client import ContainerdClient
 from cloudless.containerd.daemon import PrivateDaemon
 from cloudless.containerd.errors import ImageNotFound, NotFound
 
+#: The parent of every test container's cgroup, for this session alone.
+CGROUP = f"cloudless-test-{os.getpid()}"
 BUSYBOX_IMAGE = "docker.io/library/busybox:latest"
 
 
@@ -34,6 +37,10 @@ class RunningContainerd:
     socket: pathlib.Path
     folder: pathlib.Path
     daemon: PrivateDaemon
+
+
+def open_client(socket: pathlib.Path) -> ContainerdClient:
+    return ContainerdClient(socket, clock=SystemClock(), new_id=lambda: uuid.uuid4().hex)
 
 
 def need_containerd() -> None:
@@ -57,11 +64,13 @@ def containerd_daemon() -> Iterator[RunningContainerd]:
     finally:
         asyncio.run(daemon.stop())
         shutil.rmtree(folder)
+        for cgroup in pathlib.Path("/sys/fs/cgroup").glob(f"*/{CGROUP}"):
+            cgroup.rmdir()
 
 
 async def end_everything(daemon: PrivateDaemon) -> None:
     """Whatever failed tests left: containers must not outlive the session."""
-    async with ContainerdClient(daemon.socket) as client:
+    async with open_client(daemon.socket) as client:
         for task in await client.tasks.list():
             with contextlib.suppress(NotFound):
                 await client.tasks.kill(task.container_id, 9, all_processes=True)
@@ -81,7 +90,7 @@ def busybox_archive(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 async def containerd_client(
     containerd_daemon: RunningContainerd, busybox_archive: pathlib.Path, tmp_path: pathlib.Path
 ) -> AsyncIterator[ContainerdClient]:
-    async with ContainerdClient(containerd_daemon.socket) as client:
+    async with open_client(containerd_daemon.socket) as client:
         try:
             await client.images.resolve(BUSYBOX_IMAGE)
         except ImageNotFound:

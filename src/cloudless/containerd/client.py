@@ -7,7 +7,6 @@ itself; while the daemon is away, calls raise ``errors.Unavailable``.
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -15,7 +14,7 @@ from typing import Self
 
 from grpclib.encoding.base import CodecBase
 
-from cloudless.aio.clock import Clock, SystemClock
+from cloudless.aio.clock import Clock
 from cloudless.api.containerd.services.version.v1 import VersionStub
 from cloudless.api.google.protobuf import Empty
 from cloudless.containerd.accounts import Accounts
@@ -36,11 +35,6 @@ DEFAULT_NAMESPACE = "k8s.io"
 DEFAULT_SNAPSHOTTER = "overlayfs"
 
 
-def random_id() -> str:
-    """Names leases, views and proofs; tests pass their own source."""
-    return uuid.uuid4().hex[:16]
-
-
 @dataclass(frozen=True)
 class Version:
     """What answers at the socket."""
@@ -50,7 +44,10 @@ class Version:
 
 
 class ContainerdClient:
-    """Everything containerd does for us, by topic. Belongs to the event loop that made it."""
+    """Everything containerd does for us, by topic. Belongs to the event loop that made it.
+
+    ``new_id`` names leases, views and writes: it must never give the same twice.
+    """
 
     def __init__(
         self,
@@ -58,8 +55,8 @@ class ContainerdClient:
         *,
         namespace: str = DEFAULT_NAMESPACE,
         codec: CodecBase | None = None,
-        clock: Clock | None = None,
-        new_id: Callable[[], str] = random_id,
+        clock: Clock,
+        new_id: Callable[[], str],
         snapshotter: str = DEFAULT_SNAPSHOTTER,
     ) -> None:
         self.connection = Connection(os.fspath(socket), namespace=namespace, codec=codec)
@@ -69,7 +66,6 @@ class ContainerdClient:
         self.containers = Containers(self.connection, snapshotter=snapshotter)
         self.tasks = Tasks(self.connection)
         self.leases = Leases(self.connection)
-        clock = clock or SystemClock()
         self.accounts = Accounts(self.snapshots, self.leases, clock=clock, new_id=new_id)
         self.puller = Puller(self.connection, self.images, self.content, clock=clock)
         self.importer = Importer(
@@ -83,7 +79,6 @@ class ContainerdClient:
         )
         self.processes = Processes(self.connection, self.tasks, clock=clock)
         self.events = Events(self.connection, clock=clock, new_id=new_id)
-        self._version = self.connection.stub(VersionStub)
 
     @property
     def socket(self) -> str:
@@ -92,10 +87,7 @@ class ContainerdClient:
 
     async def version(self, *, timeout_s: float) -> Version:
         """Ask who is there. Raises ``Unavailable``."""
-        answer = await self.connection.call(
-            self._version.version, Empty(), about=f"containerd at {self.socket}", timeout_s=timeout_s
-        )
-        return Version(answer.version, answer.revision)
+        return await ask_version(self.connection, timeout_s=timeout_s)
 
     def close(self) -> None:
         """Drop the connection; what is under way fails as ``Unavailable``."""
@@ -108,3 +100,14 @@ class ContainerdClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+async def ask_version(connection: Connection, *, timeout_s: float) -> Version:
+    """Ask who is there. Raises ``Unavailable``."""
+    answer = await connection.call(
+        connection.stub(VersionStub).version,
+        Empty(),
+        about=f"containerd at {connection.socket}",
+        timeout_s=timeout_s,
+    )
+    return Version(answer.version, answer.revision)

@@ -20,7 +20,7 @@ from collections.abc import Callable
 
 from cloudless.aio.clock import Clock
 from cloudless.containerd import limits
-from cloudless.containerd.client import ContainerdClient
+from cloudless.containerd.client import DEFAULT_NAMESPACE, ask_version
 from cloudless.containerd.daemonconfig import (
     MAX_SOCKET_PATH,
     DaemonLayout,
@@ -28,6 +28,7 @@ from cloudless.containerd.daemonconfig import (
     render_config,
 )
 from cloudless.containerd.errors import Failed, InvalidRequest, Unavailable
+from cloudless.containerd.rpc import Connection
 
 log = logging.getLogger(__name__)
 
@@ -151,16 +152,19 @@ class PrivateDaemon:
 
     async def _answers(self, timeout_s: float) -> bool:
         deadline_s = self._clock.monotonic() + timeout_s
-        async with ContainerdClient(self.socket) as client:
+        connection = Connection(str(self.socket), namespace=DEFAULT_NAMESPACE, codec=None)
+        try:
             while (left_s := deadline_s - self._clock.monotonic()) > 0:
                 if self._pid is None or not _alive(self._pid):
                     return False
                 try:
-                    await client.version(timeout_s=left_s)
+                    await ask_version(connection, timeout_s=left_s)
                 except Unavailable:
                     await self._clock.sleep(limits.DAEMON_POLL_S)
                 else:
                     return True
+        finally:
+            connection.close()
         return False
 
     async def _end(self, number: int) -> None:

@@ -21,18 +21,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloudless.aio.clock import Clock
-from cloudless.api.containerd.services.tasks.v1 import (
-    CloseIoRequest,
-    DeleteProcessRequest,
-    ExecProcessRequest,
-    GetRequest,
-    KillRequest,
-    ResizePtyRequest,
-    StartRequest,
-    TasksStub,
-    WaitRequest,
-)
-from cloudless.api.google.protobuf import Any as AnyMessage
 from cloudless.containerd import limits
 from cloudless.containerd.errors import (
     ContainerdError,
@@ -43,13 +31,13 @@ from cloudless.containerd.errors import (
     Unavailable,
 )
 from cloudless.containerd.fifos import FifoReader, FifoWriter, StdinClosed
+from cloudless.containerd.processcalls import ProcessCalls
 from cloudless.containerd.proctree import signal_tree
 from cloudless.containerd.rpc import Connection
-from cloudless.containerd.tasks import Exit, Tasks, known_time
+from cloudless.containerd.tasks import Exit, Tasks
 
 log = logging.getLogger(__name__)
 
-PROCESS_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/Process"
 #: Executed processes inherit this variable to everything they start.
 MARKER = "EXEC_ID"
 #: Between the ids in a folder's name; containerd allows it in neither.
@@ -96,17 +84,17 @@ class ExecProcess:
         self.stdin = None
         # The shim holds a writing end as well, and must give it up too.
         try:
-            await self._processes.close_io(self.container_id, self.exec_id)
+            await self._processes.calls.close_io(self.container_id, self.exec_id)
         except NotFound:
             return
 
     async def resize(self, *, rows: int, columns: int) -> None:
         """Tell the terminal its size. Raises ``NotFound`` when the process has ended."""
-        await self._processes.resize(self.container_id, self.exec_id, rows=rows, columns=columns)
+        await self._processes.calls.resize(self.container_id, self.exec_id, rows=rows, columns=columns)
 
     async def kill(self, number: int) -> None:
         """Send a signal to the process itself. Raises ``NotFound`` when it has ended."""
-        await self._processes.kill(self.container_id, self.exec_id, number)
+        await self._processes.calls.kill(self.container_id, self.exec_id, number)
 
     async def wait(self) -> Exit:
         """Return when it has ended and its output is complete; somebody must read meanwhile.
@@ -114,9 +102,9 @@ class ExecProcess:
         Output of children that live on is cut off. Raises ``ShimLost``, ``Unavailable``.
         """
         if self._exit is None:
-            ended = await self._processes.wait_exit(self.container_id, self.exec_id)
+            ended = await self._processes.calls.wait_exit(self.container_id, self.exec_id)
             await self._drained()
-            await self._processes.delete(self.container_id, self.exec_id)
+            await self._processes.calls.delete(self.container_id, self.exec_id)
             self._exit = ended
             shutil.rmtree(self.folder, ignore_errors=True)
         return self._exit
@@ -168,8 +156,7 @@ class Processes:
     """Executes in the containers of this client's namespace."""
 
     def __init__(self, connection: Connection, tasks: Tasks, *, clock: Clock) -> None:
-        self._connection = connection
-        self._stub = connection.stub(TasksStub)
+        self.calls = ProcessCalls(connection)
         self._tasks = tasks
         self.clock = clock
 
@@ -247,7 +234,7 @@ class Processes:
         if not ended:
             await self._exits_within(container_id, exec_id, limits.CALL_TIMEOUT_S)
         try:
-            await self.delete(container_id, exec_id)
+            await self.calls.delete(container_id, exec_id)
         except (NotFound, PreconditionFailed, ShimLost):
             return
 
@@ -259,54 +246,11 @@ class Processes:
     async def reap(self, container_id: str, exec_id: str, fifo_dir: pathlib.Path) -> None:
         """End a process that a crash of ours left, and remove its folder. Raises ``Unavailable``."""
         try:
-            pid = await self._pid(container_id, exec_id)
+            pid = await self.calls.pid(container_id, exec_id)
         except (NotFound, ShimLost):
             pid = None
         await self.end(container_id, exec_id, pid)
         shutil.rmtree(process_folder(fifo_dir, container_id, exec_id), ignore_errors=True)
-
-    async def wait_exit(self, container_id: str, exec_id: str) -> Exit:
-        """Return when the process has ended; its output may still be on its way."""
-        answer = await self._connection.call(
-            self._stub.wait,
-            WaitRequest(container_id=container_id, exec_id=exec_id),
-            about=f"wait for {container_id}/{exec_id}",
-            timeout_s=None,
-        )
-        return Exit(answer.exit_status, known_time(answer.exited_at))
-
-    async def delete(self, container_id: str, exec_id: str) -> None:
-        """Forget an ended process. Raises ``NotFound``, ``PreconditionFailed`` (it runs)."""
-        await self._connection.call(
-            self._stub.delete_process,
-            DeleteProcessRequest(container_id=container_id, exec_id=exec_id),
-            about=f"delete {container_id}/{exec_id}",
-            timeout_s=limits.TASK_DELETE_TIMEOUT_S,
-        )
-
-    async def kill(self, container_id: str, exec_id: str, number: int) -> None:
-        """Signal the process alone. Raises ``NotFound``."""
-        await self._connection.call(
-            self._stub.kill,
-            KillRequest(container_id=container_id, exec_id=exec_id, signal=number),
-            about=f"kill {container_id}/{exec_id}",
-        )
-
-    async def resize(self, container_id: str, exec_id: str, *, rows: int, columns: int) -> None:
-        """Set its terminal's size; has an effect only once it runs. Raises ``NotFound``."""
-        await self._connection.call(
-            self._stub.resize_pty,
-            ResizePtyRequest(container_id=container_id, exec_id=exec_id, width=columns, height=rows),
-            about=f"resize {container_id}/{exec_id}",
-        )
-
-    async def close_io(self, container_id: str, exec_id: str) -> None:
-        """Close the shim's hold on the input. Raises ``NotFound``."""
-        await self._connection.call(
-            self._stub.close_io,
-            CloseIoRequest(container_id=container_id, exec_id=exec_id, stdin=True),
-            about=f"close input of {container_id}/{exec_id}",
-        )
 
     async def _start(
         self, running: ExecProcess, process: Mapping[str, Any], *, stdin: bool, output: bool
@@ -326,39 +270,23 @@ class Processes:
         spec = json.dumps(marked).encode()
         if len(spec) > limits.MAX_EXEC_ARGUMENT_BYTES:
             raise InvalidRequest(f"arguments and environment exceed {limits.MAX_EXEC_ARGUMENT_BYTES} bytes")
-        about = f"exec {running.container_id}/{running.exec_id}"
-        request = ExecProcessRequest(
-            container_id=running.container_id,
-            exec_id=running.exec_id,
+        await self.calls.add(
+            running.container_id,
+            running.exec_id,
+            spec,
             stdin=used["stdin"],
             stdout=used["stdout"],
             stderr=used["stderr"],
             terminal=running.terminal,
-            spec=AnyMessage(type_url=PROCESS_TYPE, value=spec),
         )
-        await self._connection.call(self._stub.exec, request, about=about)
-        answer = await self._connection.call(
-            self._stub.start,
-            StartRequest(container_id=running.container_id, exec_id=running.exec_id),
-            about=about,
-            timeout_s=limits.TASK_CREATE_TIMEOUT_S,
-        )
-        running.pid = answer.pid
+        running.pid = await self.calls.start(running.container_id, running.exec_id)
         if running.stdin is not None:
             running.stdin.started()
-
-    async def _pid(self, container_id: str, exec_id: str) -> int | None:
-        answer = await self._connection.call(
-            self._stub.get,
-            GetRequest(container_id=container_id, exec_id=exec_id),
-            about=f"get {container_id}/{exec_id}",
-        )
-        return answer.process.pid or None if answer.process is not None else None
 
     async def _exits_within(self, container_id: str, exec_id: str, limit_s: float) -> bool:
         try:
             async with asyncio.timeout(limit_s):
-                await self.wait_exit(container_id, exec_id)
+                await self.calls.wait_exit(container_id, exec_id)
         except TimeoutError:
             return False
         except (NotFound, ShimLost):

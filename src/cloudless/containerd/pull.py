@@ -19,7 +19,6 @@ from cloudless.containerd.errors import PULL_RULES, ContainerdError
 from cloudless.containerd.images import Image, Images
 from cloudless.containerd.rpc import Connection
 
-
 #: Registries that answer under another name than images carry.
 HOSTS = {references.DEFAULT_REGISTRY: "registry-1.docker.io"}
 

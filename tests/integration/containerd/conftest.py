@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from tests.integration.conftest import BUSYBOX_IMAGE
+from tests.integration.conftest import BUSYBOX_IMAGE, CGROUP
 
 from cloudless.containerd import oci
 from cloudless.containerd.client import ContainerdClient
@@ -45,7 +45,7 @@ class Bench:
             args=args or ("sleep", "1000"),
             env=found.config.env,
             hostname=container_id,
-            cgroup_path=f"/cloudless-test/{container_id}",
+            cgroup_path=f"/{CGROUP}/{container_id}",
             network_namespace="",
         )
         plan = dataclasses.replace(plan, **changes)

@@ -10,12 +10,11 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 import pytest
-from tests.integration.conftest import RunningContainerd, end_everything
+from tests.integration.conftest import RunningContainerd, end_everything, open_client
 from tests.integration.containerd.conftest import DEADLINE_S, Bench
 
 from cloudless.aio.clock import SystemClock
 from cloudless.containerd import errors
-from cloudless.containerd.client import ContainerdClient
 from cloudless.containerd.daemon import PrivateDaemon
 from cloudless.containerd.events import (
     Event,
@@ -96,7 +95,7 @@ async def own_daemon(
 async def own_bench(
     own_daemon: PrivateDaemon, busybox_archive: pathlib.Path, tmp_path: pathlib.Path
 ) -> AsyncIterator[Bench]:
-    async with ContainerdClient(own_daemon.socket) as client:
+    async with open_client(own_daemon.socket) as client:
         await client.importer.import_archive(busybox_archive, spool_dir=tmp_path)
         bench = Bench(client, tmp_path)
         yield bench

@@ -7,7 +7,7 @@ import pathlib
 import signal
 
 import pytest
-from tests.integration.conftest import BUSYBOX_IMAGE, RunningContainerd
+from tests.integration.conftest import BUSYBOX_IMAGE, CGROUP, RunningContainerd
 from tests.integration.containerd.conftest import DEADLINE_S, Bench
 
 from cloudless.containerd import errors
@@ -117,4 +117,4 @@ async def test_nothing_is_left_behind(bench: Bench, containerd_daemon: RunningCo
     assert not await bench.client.snapshots.exists(container_id)
     assert container_id not in pathlib.Path("/proc/mounts").read_text()
     assert not list(containerd_daemon.folder.rglob(f"*{container_id}*"))
-    assert not list(pathlib.Path("/sys/fs/cgroup").glob(f"*/cloudless-test/{container_id}"))
+    assert not list(pathlib.Path("/sys/fs/cgroup").glob(f"*/{CGROUP}/{container_id}"))
