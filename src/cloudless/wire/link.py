@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from cloudless import api
 from cloudless.domain.errors import Invalid
 from cloudless.domain.event import Event, Severity
@@ -11,8 +13,8 @@ from cloudless.wire.mirror import from_wire, to_wire
 from cloudless.wire.spec import spec_from_wire, spec_to_wire
 
 
-def assignment_to_wire(assignment: Assignment) -> api.Assignment:
-    """What a node is told of one replica."""
+def assignment_to_wire(assignment: Assignment, spec: Any = None) -> api.Assignment:
+    """What a node is told of one replica; ``spec`` may be the specification's kept bytes."""
     return api.Assignment(
         replica_id=assignment.replica_id,
         workload_id=assignment.workload_id,
@@ -20,7 +22,7 @@ def assignment_to_wire(assignment: Assignment) -> api.Assignment:
         name=assignment.name,
         ordinal=assignment.ordinal,
         revision=assignment.revision,
-        spec=spec_to_wire(assignment.spec),
+        spec=spec if spec is not None else spec_to_wire(assignment.spec),
         labels=dict(assignment.labels),
         run=assignment.run,
         grace_period=assignment.grace,

@@ -1,0 +1,136 @@
+"""What a node is told: the assignments that follow from the facts, as messages.
+
+``Outbox`` belongs to one link. It remembers which replicas of its node changed, never
+how, so a slow node gets fewer, newer messages; the first one holds everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+
+from cloudless import api
+from cloudless.coordinator.limits import ASSIGNMENTS_BYTES, MAX_KEPT_SPECS
+from cloudless.coordinator.state.cache import WatchCache
+from cloudless.coordinator.state.changes import Changes
+from cloudless.domain.cluster import Cluster
+from cloudless.domain.errors import Unavailable
+from cloudless.domain.replica import Assignment, ReplicaRecord
+from cloudless.transport.codec import Encoded, encode
+from cloudless.wire.link import assignment_to_wire
+from cloudless.wire.spec import spec_to_wire
+
+
+def assignment_of(cluster: Cluster, record: ReplicaRecord) -> Assignment | None:
+    """What the node of a replica is to do with it; None when nothing is known to run."""
+    workload = cluster.workloads.get(record.workload_id)
+    revision = cluster.revision_of(record)
+    if revision is None and workload is None:
+        return None
+    spec = revision.spec if revision is not None else workload.spec  # type: ignore[union-attr]
+    return Assignment.model_construct(
+        replica_id=record.id,
+        workload_id=record.workload_id,
+        namespace=record.namespace,
+        name=record.name,
+        ordinal=record.ordinal,
+        revision=record.revision,
+        spec=spec,
+        labels=dict(workload.labels) if workload is not None else {},
+        run=record.run,
+        grace=record.grace,
+        image_digest=revision.image_digest if revision is not None else "",
+    )
+
+
+class Outbox:
+    """The messages to one node, in order; ``notice`` is the cache's subscriber."""
+
+    def __init__(self, cache: WatchCache, node_id: str, epoch: Callable[[], int]) -> None:
+        self._cache = cache
+        self._node_id = node_id
+        self._epoch = epoch
+        self._dirty: dict[str, None] = {}
+        self._acknowledged = 0
+        self._told_acknowledged = 0
+        self._woken = asyncio.Event()
+        self._specs: dict[tuple[str, int], Encoded] = {}
+
+    def notice(self, changes: Changes) -> None:
+        """Remember what concerns this node."""
+        changed = changes.assignments.get(self._node_id)
+        if changed:
+            self.look_again(changed)
+
+    def look_again(self, replica_ids: Iterable[str]) -> None:
+        """Tell the node of these replicas, whether they changed or not."""
+        self._dirty.update(dict.fromkeys(replica_ids))
+        self._woken.set()
+
+    def acknowledge(self, sequence: int) -> None:
+        """Tell the node that its message was stored."""
+        self._acknowledged = max(self._acknowledged, sequence)
+        self._woken.set()
+
+    async def messages(self) -> AsyncIterator[api.SynchronizeRequest]:
+        """First everything, then what changes; never ends by itself.
+
+        Raises ``Unavailable`` when this process leads no longer.
+        """
+        yield self._whole()
+        while True:
+            while self._dirty or self._acknowledged > self._told_acknowledged:
+                yield self._changed()
+            self._woken.clear()
+            await self._woken.wait()
+
+    def _whole(self) -> api.SynchronizeRequest:
+        self._dirty.clear()
+        message = self._message()
+        message.whole = True
+        for record in self._cache.cluster.replicas_on(self._node_id):
+            assignment = self._assignment(record)
+            if assignment is not None:
+                message.assignments.append(assignment)
+        return message
+
+    def _changed(self) -> api.SynchronizeRequest:
+        """The next message of changes; what does not fit stays for the one after."""
+        message, size_bytes = self._message(), 0
+        cluster = self._cache.cluster
+        while self._dirty and size_bytes < ASSIGNMENTS_BYTES:
+            replica_id = next(iter(self._dirty))
+            del self._dirty[replica_id]
+            record = cluster.replicas.get(replica_id)
+            if record is None or record.node_id != self._node_id:
+                message.removed.append(replica_id)
+                continue
+            assignment = self._assignment(record)
+            if assignment is not None:
+                message.assignments.append(assignment)
+                size_bytes += len(assignment.spec.data)  # type: ignore[union-attr]
+        return message
+
+    def _message(self) -> api.SynchronizeRequest:
+        epoch = self._epoch()
+        if not epoch:
+            raise Unavailable("this coordinator leads no longer")
+        self._told_acknowledged = self._acknowledged
+        return api.SynchronizeRequest(
+            epoch=epoch, revision=self._cache.revision, acknowledged=self._acknowledged
+        )
+
+    def _assignment(self, record: ReplicaRecord) -> api.Assignment | None:
+        assignment = assignment_of(self._cache.cluster, record)
+        if assignment is None:
+            return None
+        return assignment_to_wire(assignment, self._spec(assignment))
+
+    def _spec(self, assignment: Assignment) -> Encoded:
+        """The specification's bytes: the same for all replicas of a revision."""
+        key = assignment.workload_id, assignment.revision
+        if key not in self._specs:
+            if len(self._specs) >= MAX_KEPT_SPECS:
+                self._specs.clear()
+            self._specs[key] = Encoded(encode(spec_to_wire(assignment.spec)), api.WorkloadSpec)
+        return self._specs[key]
