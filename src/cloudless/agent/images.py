@@ -113,6 +113,15 @@ def pinned(reference: str, digest: str) -> str:
     return f"{parsed.registry}/{parsed.repository}@{digest}"
 
 
+def full_name(reference: str) -> str:
+    """The name under which the runtime stores an image.
+
+    >>> full_name("nginx")
+    'docker.io/library/nginx:latest'
+    """
+    return _parse(reference).name
+
+
 def secret_for(reference: str, secrets: tuple[PullSecret, ...]) -> PullSecret | None:
     """The credentials for the registry of an image; None when there are none."""
     registry = _parse(reference).registry

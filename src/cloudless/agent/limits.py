@@ -53,3 +53,7 @@ MAX_EXEC_STDIN_BYTES = 512 * 1024
 #: Largest piece of an archive, and largest archive.
 MAX_IMPORT_PIECE_BYTES = 512 * 1024
 MAX_IMPORT_BYTES = 32 * 1024 * MIB
+
+# Housekeeping.
+#: How often images, logs of the dead and the daemon's own log are looked at.
+HOUSEKEEPING_S = 60.0

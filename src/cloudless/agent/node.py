@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cloudless.agent.ends import Availability, Ends
+from cloudless.agent.images import full_name
 from cloudless.agent.journal import Journal, Progress
 from cloudless.agent.limits import RETRY_BASE_S, RETRY_CAP_S
 from cloudless.agent.replica.life import Replica
@@ -84,6 +85,7 @@ class Node:
         self._must_list = True
         self._told_whole = False
         self._tidied = False
+        self._watchers: dict[str, set[asyncio.Future[None]]] = {}
         if journal.damage:
             self.report(Severity.WARNING, "JournalDamaged", f"{journal.damage}; waits for the coordinator")
 
@@ -96,6 +98,23 @@ class Node:
     def assignments(self) -> dict[str, Assignment]:
         """What this node was told."""
         return self._journal.assignments
+
+    def change_of(self, replica_id: str) -> asyncio.Future[None]:
+        """Done when the replica says something new, or is gone; cancel it when not needed."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        watching = self._watchers.setdefault(replica_id, set())
+        watching.add(future)
+        future.add_done_callback(watching.discard)
+        return future
+
+    def images_in_use(self) -> frozenset[str]:
+        """Digests and full names of images that containers here run from, or replicas need."""
+        used: set[str] = set()
+        for replica in self._replicas.values():
+            used.add(replica.seen.progress.image_digest)
+        for assignment in self._journal.assignments.values():
+            used |= {assignment.image_digest, full_name(assignment.spec.image)}
+        return frozenset(used - {""})
 
     async def run(self, tools: Tools) -> None:
         """Follow the runtime's events for ever."""
@@ -140,6 +159,7 @@ class Node:
         """Pass on what a replica says of itself."""
         self._version += 1
         self._reports.observe(observation.replaced(node_id=self._reports.facts.id, version=self._version))
+        self._wake(observation.replica_id)
 
     def report(
         self, severity: Severity, reason: str, message: str, assignment: Assignment | None = None
@@ -260,5 +280,12 @@ class Node:
         await replica.run()
         del self._replicas[replica.id]
         self._reports.remove(replica.id)
+        self._wake(replica.id)
+        self._watchers.pop(replica.id, None)
         if replica.id in self._journal.assignments and self._journal.assignments[replica.id].run:
             await self._settle()
+
+    def _wake(self, replica_id: str) -> None:
+        for future in tuple(self._watchers.get(replica_id, ())):
+            if not future.done():
+                future.set_result(None)

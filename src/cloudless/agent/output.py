@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 from contextlib import aclosing
+from pathlib import Path
 
 from cloudless.agent.limits import LOG_TAIL_BYTES, LOG_TAIL_LINES
 from cloudless.agent.logs import lines
@@ -24,8 +25,19 @@ TAIL_TIMEOUT_S = 1.0
 class ContainerLogs:
     """``tools.Logs`` on a ``LogStore``."""
 
-    def __init__(self, store: LogStore) -> None:
+    def __init__(self, store: LogStore, root: Path) -> None:
         self._store = store
+        self._root = root
+
+    def containers(self) -> tuple[str, ...]:
+        """Ids of all containers whose logs are kept, the dead included."""
+        try:
+            replicas = sorted(path.name for path in self._root.iterdir() if path.is_dir())
+        except FileNotFoundError:
+            return ()
+        return tuple(
+            f"cl-{replica}-{attempt}" for replica in replicas for attempt in self._store.attempts(replica)
+        )
 
     def log_uri(self, replica_id: str, container_id: str, assignment: Assignment) -> str:
         try:

@@ -42,15 +42,27 @@ class ReportStream:
     dirty: dict[str, None] = field(default_factory=dict)
     removed_in: dict[str, int] = field(default_factory=dict)
     events_in: dict[str, int] = field(default_factory=dict)
+    ended: bool = False
+    failure: Exception | None = None
 
-    async def next(self) -> Report:
-        """Wait until there is something to tell."""
+    async def next(self) -> Report | None:
+        """Wait until there is something to tell; None when the call is over. Raises what ended it."""
         while True:
+            if self.ended:
+                if self.failure is not None:
+                    raise self.failure
+                return None
             report = self._take()
             if report is not None:
                 return report
             self.changed.clear()
             await self.changed.wait()
+
+    def end(self, failure: Exception | None) -> None:
+        """The call is over, because of ``failure`` or properly."""
+        if not self.ended:
+            self.ended, self.failure = True, failure
+            self.changed.set()
 
     def acknowledged(self, sequence: int) -> None:
         """Everything up to this message is stored."""

@@ -73,6 +73,10 @@ class Replica:
         """The newest container; empty when there is none yet."""
         return self._current
 
+    def runs(self, container_id: str) -> bool:
+        """Whether this container may still write to its log."""
+        return container_id == self._current and container_id in self._containers
+
     async def run(self) -> None:
         """Live until ordered to stop, then end; returns when nothing is left on this node."""
         assignment = self.orders.assignment

@@ -32,6 +32,8 @@ class Execs:
         self._folder = folder
         self._new_id = new_id
         self._specs: dict[str, dict[str, Any]] = {}
+        # Looked up now, before this life runs commands of its own.
+        self._leftovers = client.processes.leftovers(folder)
 
     def know_spec(self, container_id: str, spec: bytes) -> None:
         """Remember a container's specification."""
@@ -76,7 +78,7 @@ class Execs:
 
     async def collect(self) -> int:
         """End what an earlier life left; returns how many commands that were."""
-        left = self._client.processes.leftovers(self._folder)
+        left, self._leftovers = self._leftovers, ()
         for container_id, exec_id in left:
             await self._client.processes.reap(container_id, exec_id, self._folder)
         return len(left)
