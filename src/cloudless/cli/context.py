@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from cloudless.cli.terminal import Terminal
+from cloudless.cli.terminal import ColorChoice, Terminal
 from cloudless.sdk.targets import Target, find_target
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Context:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments = arguments
-        color = getattr(arguments, "color", None) or "auto"
+        color: ColorChoice = getattr(arguments, "color", None) or "auto"
         self.out = Terminal(sys.stdout, os.environ, color)
         self.err = Terminal(sys.stderr, os.environ, color)
         self._target: Target | None = None
@@ -52,9 +52,6 @@ class Context:
 
     def client(self, *, patience_s: float = FIRST_PATIENCE_S) -> Client:
         """A client, to be used as ``async with``."""
-        from cloudless.cli.lean import import_api
-
-        import_api()
         from cloudless.sdk.client import Client
 
         options: dict[str, Any] = {}

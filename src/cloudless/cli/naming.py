@@ -7,8 +7,9 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from cloudless.cli.output.kinds import KIND_OF_WORD, WORKLOADS, Kind
-from cloudless.cli.parsing import UsageError, closest, did_you_mean
+from cloudless.cli.parsing import UsageError
 from cloudless.domain.errors import CloudlessError, Invalid, NotFound
+from cloudless.sdk.suggest import closest, did_you_mean
 
 if TYPE_CHECKING:
     from cloudless.sdk.client import Client

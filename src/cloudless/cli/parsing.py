@@ -7,13 +7,14 @@ everything after ``--``, and errors that say what was probably meant.
 from __future__ import annotations
 
 import argparse
-import difflib
 import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from cloudless.cli.catalog import ALIASES, GROUPS, PLANNED, VERBS
+from cloudless.cli.lean import import_api
 from cloudless.domain.errors import CloudlessError
+from cloudless.sdk.suggest import did_you_mean
 
 
 class UsageError(CloudlessError):
@@ -54,26 +55,6 @@ class _Help(argparse.Action):
         raise ShowHelp(parser.format_help())
 
 
-def closest(word: str, known: Iterable[str]) -> str:
-    """The known word that was probably meant, or nothing.
-
-    >>> closest("replcias", ["replicas", "resources"])
-    'replicas'
-    """
-    names = sorted(set(known))
-    found = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    if found:
-        return found[0]
-    starts = [name for name in names if name.startswith(word)]
-    return starts[0] if word and len(starts) == 1 else ""
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`` (did you mean 'x'?)`` or nothing."""
-    found = closest(word, known)
-    return f" (did you mean {found!r}?)" if found else ""
-
-
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The whole command line; ``verb`` and ``module`` say who runs it, ``after`` is what follows ``--``.
 
@@ -110,6 +91,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def verb_parser(name: str) -> Parser:
     """The parser of one verb, global options included; imports that verb's module."""
     verb = VERBS[name]
+    import_api()  # before the verb does: this way is the cheap one
     module = importlib.import_module(f"cloudless.cli.verbs.{verb.module}")
     described = (module.__doc__ or verb.summary).strip()
     parser = Parser(prog=f"cloudless {name}", description=described)

@@ -54,6 +54,8 @@ def show(error: BaseException, terminal: Terminal, target: Target | None = None)
     if isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
         terminal.line("interrupted")
         return
+    if isinstance(error, OSError):
+        error = CloudlessError(f"cannot read or write: {error}")
     if not isinstance(error, CloudlessError):
         what = neutral(f"{type(error).__name__}: {error}")
         error = errors.Fatal(

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 from cloudless.cli.output.kinds import NAMESPACE, WORKLOADS, Column, Kind
 from cloudless.cli.output.table import lines_of
-from cloudless.cli.parsing import UsageError, did_you_mean
+from cloudless.cli.parsing import UsageError
 from cloudless.cli.terminal import Terminal, neutral
+from cloudless.sdk.suggest import did_you_mean
 
 NAMES = ("table", "wide", "json", "yaml", "name", "jsonpath=...", "custom-columns=...")
 

@@ -104,8 +104,8 @@ def pairs(option: str, given: list[str]) -> dict[str, str]:
 def port_of(text: str) -> dict[str, Any]:
     """A published port.
 
-    >>> port_of("8080:80"), port_of("0.0.0.0:53:53/udp")
-    ({'container_port': 80, 'host_port': 8080}, {'container_port': 53, 'host_port': 53, 'protocol': 'UDP', 'host_address': '0.0.0.0'})
+    >>> port_of("8080:80"), port_of("53/udp")
+    ({'container_port': 80, 'host_port': 8080}, {'container_port': 53, 'protocol': 'UDP'})
     """
     numbers, _, protocol = text.partition("/")
     parts = numbers.split(":")
