@@ -48,6 +48,7 @@ class Coordinator:
     service: CoordinatorService
     nodes: NodeTable
     health: Health
+    seat: Seat
     control: ControlLoop
     cache: WatchCache
     cluster_id: str
@@ -161,7 +162,7 @@ async def running(
             leading.start("seat", seat.run(control.leading_began, nodes.disconnect_all))
             service = CoordinatorService(context)
             try:
-                yield Coordinator(service, nodes, health, control, cache, cluster_id, tasks)
+                yield Coordinator(service, nodes, health, seat, control, cache, cluster_id, tasks)
             finally:
                 nodes.close()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import math
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
@@ -95,6 +96,13 @@ class ControlLoop:
         self._queue: KeyQueue[str] = KeyQueue(clock)
         self._pauses: dict[str, Backoff] = {}
         self._unplaced: set[str] = set()
+        #: The key that is being handled, and the revisions that changed it meanwhile.
+        self._active = ""
+        self._meanwhile: list[int] = []
+        #: Workload -> revision of the plan that was written last, if nothing else happened since.
+        self._settled: dict[str, int] = {}
+        #: Workload -> when its plan wants to be made again, in monotonic seconds.
+        self._due_s: dict[str, float] = {}
         self._since: datetime.datetime | None = None
         #: When the key that is being handled was taken, in the clock's monotonic seconds.
         self.busy_since_s: float | None = None
@@ -133,6 +141,7 @@ class ControlLoop:
             self._queue_all()
 
     def _queue_all(self) -> None:
+        self._settled.clear()
         for workload_id in self._cache.cluster.workload_ids():
             self._queue.put(workload_id)
         self._queue.put(NODES)
@@ -140,15 +149,18 @@ class ControlLoop:
     def _notice(self, changes: Changes) -> None:
         for workload_id in changes.workloads:
             self._queue.put(workload_id)
+        if self._active in changes.workloads:
+            self._meanwhile.append(changes.revision)
         if changes.nodes:
             self._queue.put(NODES)
         if changes.freed:
             for workload_id in self._unplaced:
+                self._settled.pop(workload_id, None)
                 self._queue.put(workload_id)
 
     async def _handle(self, key: str) -> None:
         """Plan and write one key; whatever goes wrong brings it back later."""
-        if not self._leadership.leading:
+        if not self._leadership.leading or self._is_settled(key):
             return
         started_s = self._clock.monotonic()
         try:
@@ -170,22 +182,35 @@ class ControlLoop:
         finally:
             self._metrics.plan_seconds.observe(self._clock.monotonic() - started_s)
 
+    def _is_settled(self, key: str) -> bool:
+        """Whether the newest change of a workload is our own plan, which needs no second look."""
+        if self._due_s.get(key, math.inf) <= self._clock.monotonic():
+            return False
+        written = self._settled.get(key)
+        return written is not None and self._cache.facts.touched.get(key) == written
+
     async def _settle(self, key: str) -> Outcome | None:
         """Plan one key on the facts as they are and write it; None when nothing is to do."""
         cluster, now = self._cache.cluster, self._clock.now()
+        self._active, self._meanwhile = key, []
         if key == NODES:
             plan = self._plan_nodes(cluster, self._live_sessions(), now, since=self._since)
             workload_id = None
         else:
             plan, workload_id = self._plan_workload(cluster, key, now, self._new_id), key
+        self._settled.pop(key, None)
+        self._due_s.pop(key, None)
         if plan.wake_at is not None:
-            delay_s = (plan.wake_at - now).total_seconds()
-            self._queue.wake_at(key, self._clock.monotonic() + max(delay_s, 0.001))
+            due_s = self._clock.monotonic() + max((plan.wake_at - now).total_seconds(), 0.001)
+            self._due_s[key] = due_s
+            self._queue.wake_at(key, due_s)
         outcome = None
         if plan.actions or plan.events:
             outcome = await self._applier.apply(plan, self._leadership.fence, workload_id)
             await self._catch_up(outcome)
             if outcome.done:
+                if self._meanwhile == [outcome.revision] and key in cluster.workloads:
+                    self._settled[key] = outcome.revision
                 log.debug("plan written", extra={"key": key, "because": plan.because})
         if workload_id is not None:
             self._note_unplaced(workload_id)
