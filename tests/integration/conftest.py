@@ -24,6 +24,7 @@ from cloudless.aio.clock import SystemClock
 from cloudless.containerd.client import ContainerdClient
 from cloudless.containerd.daemon import PrivateDaemon
 from cloudless.containerd.errors import ImageNotFound, NotFound
+from cloudless.transport.codec import CompiledCodec
 
 #: The parent of every test container's cgroup, for this session alone.
 CGROUP = f"cloudless-test-{os.getpid()}"
@@ -40,7 +41,9 @@ class RunningContainerd:
 
 
 def open_client(socket: pathlib.Path) -> ContainerdClient:
-    return ContainerdClient(socket, clock=SystemClock(), new_id=lambda: uuid.uuid4().hex)
+    """As the agent does it: with the codec that every connection of this project uses."""
+    codec = CompiledCodec(answers=True)
+    return ContainerdClient(socket, codec=codec, clock=SystemClock(), new_id=lambda: uuid.uuid4().hex)
 
 
 def need_containerd() -> None:
@@ -64,7 +67,7 @@ def containerd_daemon() -> Iterator[RunningContainerd]:
     finally:
         asyncio.run(daemon.stop())
         shutil.rmtree(folder)
-        for cgroup in pathlib.Path("/sys/fs/cgroup").glob(f"*/{CGROUP}"):
+        for cgroup in pathlib.Path("/sys/fs/cgroup").rglob(CGROUP):
             cgroup.rmdir()
 
 

@@ -213,8 +213,10 @@ def _namespaces(plan: ContainerPlan) -> list[dict[str, str]]:
         namespaces.append({"type": "pid"})
     if not plan.host_ipc:
         namespaces.append({"type": "ipc"})
-    if plan.network_namespace is not None:
+    if plan.network_namespace:
         namespaces.append({"type": "network", "path": plan.network_namespace})
+    elif plan.network_namespace is not None:
+        namespaces.append({"type": "network"})
     return namespaces
 
 

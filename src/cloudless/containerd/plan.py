@@ -108,7 +108,8 @@ class Device:
 class ContainerPlan:
     """Everything about one container.
 
-    ``network_namespace`` is the path of a namespace; ``None`` means the host's own.
+    ``network_namespace`` is the path of a namespace, or empty for a new one that goes with
+    the container; ``None`` means the host's own.
     ``capabilities`` is the bounding set (``capabilities.choose``); ``env`` holds "K=V".
     ``seccomp`` may also be a profile in the form of the OCI spec.
     """

@@ -19,6 +19,7 @@ from cloudless.containerd.client import ContainerdClient
 from cloudless.containerd.errors import NotFound
 from cloudless.containerd.plan import ContainerPlan
 from cloudless.containerd.process import ExecResult
+from cloudless.containerd.runtimes import RUNC, Runtime
 from cloudless.containerd.tasks import Exit
 
 DEADLINE_S = 20.0
@@ -37,7 +38,14 @@ class Bench:
     def new_id(self) -> str:
         return f"t-{uuid.uuid4().hex[:12]}"
 
-    async def create(self, *args: str, image: str = BUSYBOX_IMAGE, log: str = "", **changes: Any) -> str:
+    async def create(
+        self,
+        *args: str,
+        image: str = BUSYBOX_IMAGE,
+        log: str = "",
+        runtime: Runtime = RUNC,
+        **changes: Any,
+    ) -> str:
         """Record, snapshot and task; the process waits."""
         container_id = self.new_id()
         found = await self.client.images.resolve(image)
@@ -56,9 +64,10 @@ class Bench:
             spec=oci.build_spec(plan),
             snapshot_key=container_id,
             labels={"made-by": "bench"},
+            runtime=runtime,
         )
         mounts = await self.client.snapshots.prepare(container_id, found.chain_id)
-        await self.client.tasks.create(container_id, mounts, log_uri=log)
+        await self.client.tasks.create(container_id, mounts, log_uri=log, runtime=runtime)
         return container_id
 
     async def start(self, *args: str, **changes: Any) -> str:

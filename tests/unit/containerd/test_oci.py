@@ -61,6 +61,10 @@ def test_host_namespaces() -> None:
     assert mounts(spec)["/dev/shm"]["source"] == "/dev/shm"
 
 
+def test_a_network_namespace_of_its_own() -> None:
+    assert {"type": "network"} in built(network_namespace="")["linux"]["namespaces"]
+
+
 def test_privileged_opens_what_the_default_closes() -> None:
     device = Device("/dev/fuse", "c", 10, 229, 0o666)
     spec = built(privileged=True, devices=(device,), no_new_privileges=False)
