@@ -102,7 +102,7 @@ class Reflection:
         elif kind == "file_by_filename":
             self._describe(pool.FindFileByName(request.file_by_filename), response)
         elif kind == "file_containing_symbol":
-            self._describe(pool.FindFileContainingSymbol(request.file_containing_symbol), response)
+            self._describe(self._file_of(request.file_containing_symbol), response)
         elif kind == "all_extension_numbers_of_type":
             message = pool.FindMessageTypeByName(request.all_extension_numbers_of_type)
             response.all_extension_numbers_response.base_type_name = message.full_name
@@ -111,6 +111,13 @@ class Reflection:
         else:
             response.error_response.error_code = Status.INVALID_ARGUMENT.value
             response.error_response.error_message = "the request asks for nothing"
+
+    def _file_of(self, symbol: str) -> Any:
+        """The file of a service, message, or of a method or field within one."""
+        try:
+            return self._pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            return self._pool.FindFileContainingSymbol(symbol.rpartition(".")[0])
 
     def _describe(self, file: Any, response: Any) -> None:
         """Add ``file`` and what it imports, so that a client needs one question."""

@@ -19,7 +19,7 @@ from typing import Any, Protocol, cast
 
 from cloudless.domain.errors import CloudlessError, Denied, Unavailable
 from cloudless.transport.channel import CONNECT_S, UNREACHABLE, ClientHandler, GuardedChannel, MetadataHook
-from cloudless.transport.limits import LINK_AGENT, LINK_COORDINATOR, LINK_HANDSHAKE_S, LINK_LINE_BYTES, Limits
+from cloudless.transport.limits import LINK_AGENT, LINK_HANDSHAKE_S, LINK_LINE_BYTES, Limits
 from cloudless.transport.listen import LINK_GREETING
 from cloudless.transport.protocol import GuardedProtocol
 
@@ -201,7 +201,7 @@ class LinkHandshake(asyncio.Protocol):
         line: bytes,
         peer: str,
         gone: Callable[[], None],
-        limits: Limits = LINK_COORDINATOR,
+        limits: Limits,
     ) -> None:
         self._acceptor = acceptor
         self._transport = transport

@@ -75,7 +75,9 @@ class GuardedConnection(Connection):
 
     def close(self) -> None:
         """Close after flushing for at most ``CLOSE_FLUSH_S``; then the socket is cut."""
-        if not self._socket.is_closing():
+        if not self.write_ready.is_set():
+            self.abort("closed while the peer was not reading")
+        elif not self._socket.is_closing():
             self._socket.close()
             asyncio.get_running_loop().call_later(CLOSE_FLUSH_S, self._socket.abort)
 

@@ -25,7 +25,7 @@ from cloudless.transport.call import CallHandler, Interceptor
 from cloudless.transport.codec import CompiledCodec
 from cloudless.transport.descriptors import HEALTH, REFLECTION_VERSIONS, build_pool
 from cloudless.transport.errors import WireStatus, status_of
-from cloudless.transport.limits import LISTEN_BACKLOG, PUBLIC, Limits
+from cloudless.transport.limits import LINK_COORDINATOR, LISTEN_BACKLOG, PUBLIC, Limits
 from cloudless.transport.link import LinkAcceptor, LinkHandshake
 from cloudless.transport.listen import CannotListen, SniffingProtocol, check_loopback, listen_error
 from cloudless.transport.protocol import GuardedProtocol, peer_name
@@ -46,7 +46,7 @@ class GuardedServer:
     ``descriptors`` is a serialized FileDescriptorSet for reflection. ``interceptors`` run
     in order before every handler and refuse a call by raising. ``to_status`` sorts what
     handlers raise. ``on_call(method, code, seconds)`` is called once for each call.
-    ``links`` makes the port accept nodes that dial in.
+    ``links`` makes the port accept nodes that dial in, under ``link_limits``.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class GuardedServer:
         to_status: Callable[[BaseException], WireStatus] = status_of,
         on_call: Callable[[str, str, float], None] = _ignore_call,
         links: LinkAcceptor | None = None,
+        link_limits: Limits = LINK_COORDINATOR,
     ) -> None:
         self.name = name
         self.limits = limits
@@ -80,6 +81,7 @@ class GuardedServer:
         for version in REFLECTION_VERSIONS:
             self._add(Reflection(pool, version, listed))
         self._links = links
+        self._link_limits = link_limits
         self._calls = Supervisor(name)
         self._listeners: list[asyncio.AbstractServer] = []
         self._sockets: list[str] = []
@@ -256,7 +258,7 @@ class GuardedServer:
             transport.abort()
             gone()
             return
-        handshake = LinkHandshake(self._links, transport, line, peer_name(transport), gone)
+        handshake = LinkHandshake(self._links, transport, line, peer_name(transport), gone, self._link_limits)
         transport.set_protocol(handshake)
         self._numbers += 1
         self.start_call(f"link.{self._numbers}", handshake.run())

@@ -22,9 +22,11 @@ import h2.config
 import h2.connection
 import h2.events
 import pytest
+import uvloop
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from cloudless.domain.errors import NotFound
+from cloudless.transport.channel import connect
 from cloudless.transport.context import current_call
 from cloudless.transport.fieldplan import INTEGER_RANGE, FieldPlan, ValueType, plan_fields
 from cloudless.transport.limits import PUBLIC, Limits
@@ -336,3 +338,23 @@ async def raw_peer() -> AsyncIterator[Callable[[int], Any]]:
         peer.writer.transport.abort()
         with contextlib.suppress(ConnectionError):
             await peer.writer.wait_closed()
+
+
+@pytest.fixture
+def client(demo: ModuleType) -> Callable[..., Any]:
+    """``async with client(port, ...) as stub``: a stub on a channel of ours."""
+
+    @contextlib.asynccontextmanager
+    async def connected(port: int, **options: Any) -> AsyncIterator[Any]:
+        channel = connect(f"127.0.0.1:{port}", **options)
+        try:
+            yield demo.EchoStub(channel)
+        finally:
+            await channel.aclose()
+
+    return connected
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Any]:
+    """Every asynchronous test of this room runs on both loops."""
+    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
