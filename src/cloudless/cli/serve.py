@@ -14,7 +14,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,28 +67,28 @@ async def _serve(configs: dict[str, Any]) -> None:
     clock = SystemClock()
     stopping = _stop_on_signals()
     async with contextlib.AsyncExitStack() as stack:
-        waits = [stopping.wait()]
+        waits: list[Callable[[], Coroutine[Any, Any, object]]] = [stopping.wait]
         if "coordinator" in configs:
             from cloudless.coordinator.main import coordinator
 
             running = await stack.enter_async_context(
                 coordinator(configs["coordinator"], clock, new_id=random_id)
             )
-            waits.append(running.wait())
+            waits.append(running.wait)
         if "agent" in configs:
             from cloudless.agent.main import agent
 
             node = await stack.enter_async_context(agent(configs["agent"], clock, new_id=random_id))
-            waits.append(node.wait())
+            waits.append(node.wait)
         log.info("serving", extra={"roles": sorted(configs), "pid": os.getpid()})
         await _first(waits)
         log.info("stopping")
 
 
-async def _first(waits: Sequence[Any]) -> None:
+async def _first(waits: Sequence[Callable[[], Coroutine[Any, Any, object]]]) -> None:
     """Wait until a signal comes or a role fails; a role's failure is raised."""
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(wait) for wait in waits]
+        tasks = [group.create_task(wait()) for wait in waits]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             task.cancel()
