@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from cloudless.cli.output.kinds import KIND_OF_WORD, WORKLOADS, Kind
+from cloudless.cli.output.kinds import KIND_OF_WORD, REPLICAS, WORKLOADS, Kind
 from cloudless.cli.parsing import UsageError
 from cloudless.domain.errors import CloudlessError, Invalid, NotFound
 from cloudless.sdk.suggest import closest, did_you_mean
@@ -26,7 +26,7 @@ class Named(NamedTuple):
 def kind_and_names(words: Sequence[str]) -> tuple[Kind, list[str]]:
     """The kind and the names that ``get`` or ``describe`` is about.
 
-    "nodes n1", "node/n1" and "web" (a workload) are all understood.
+    "nodes n1", "node/n1", "web" (a workload) and "web/0" (a replica) are all understood.
     """
     if not words:
         return WORKLOADS, []
@@ -38,7 +38,8 @@ def kind_and_names(words: Sequence[str]) -> tuple[Kind, list[str]]:
     if "/" in first and prefix in KIND_OF_WORD:
         kind = KIND_OF_WORD[prefix]
         return kind, [_without_kind(kind, word) for word in words]
-    return WORKLOADS, list(words)
+    replicas = all(parse_name(word).replica for word in words)
+    return REPLICAS if replicas else WORKLOADS, list(words)
 
 
 def _without_kind(kind: Kind, word: str) -> str:

@@ -61,6 +61,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     Raises ``UsageError`` and ``ShowHelp``.
     """
     words, after = _split_dashes(list(argv))
+    if words and words[0] in ("-h", "--help", "help") and (len(words) == 1 or words[0] != "help"):
+        raise ShowHelp(overview())
+    if len(words) > 1 and words[0] == "help":
+        words = [words[1], "--help"]
     top = global_parser()
     top.add_argument("verb", nargs="?")
     top.add_argument("rest", nargs=argparse.REMAINDER)
@@ -96,8 +100,23 @@ def verb_parser(name: str) -> Parser:
     described = (module.__doc__ or verb.summary).strip()
     parser = Parser(prog=f"cloudless {name}", description=described)
     module.arguments(parser)
+    parser.usage = " ".join([f"cloudless {name} [OPTIONS]", *_positionals(parser)])
     add_global_options(parser.add_argument_group("global options"), default=argparse.SUPPRESS)
     return parser
+
+
+def _positionals(parser: argparse.ArgumentParser) -> list[str]:
+    """How the words that are no options look: FILE, [NAME ...], -- ARG ..."""
+    shown = []
+    for action in parser._get_positional_actions():
+        word = str(action.metavar or action.dest)
+        if action.choices is not None and action.metavar is None:
+            word = "{" + ",".join(action.choices) + "}"
+        optional = action.nargs in ("*", "?") and not word.startswith(("[", "--"))
+        more = action.nargs in ("*", "+", "...") and not word.endswith(("...", "...]"))
+        word += " ..." if more else ""
+        shown.append(f"[{word}]" if optional else word)
+    return shown
 
 
 def global_parser() -> Parser:
@@ -148,7 +167,11 @@ def overview() -> str:
         lines.append(f"{title}:")
         lines += [f"  {verb.name:<10}{verb.summary}" for verb in VERBS.values() if verb.group == group]
         lines.append("")
+    options = argparse.ArgumentParser(add_help=False, usage=argparse.SUPPRESS)
+    add_global_options(options.add_argument_group("Options of every verb"), default=None)
     lines += [
+        options.format_help().strip(),
+        "",
         "Objects are named by name, NAMESPACE/NAME, NAME/ORDINAL for replicas, or a unique id prefix.",
         "cloudless VERB --help tells more.",
         "",

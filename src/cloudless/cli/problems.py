@@ -68,9 +68,11 @@ def show(error: BaseException, terminal: Terminal, target: Target | None = None)
 def _lines(error: CloudlessError, terminal: Terminal, target: Target | None) -> list[str]:
     label = terminal.paint("error:", "red", "bold")
     lines = [f"{label} {text}" if index == 0 else f"  {text}" for index, text in enumerate(_what(error))]
-    if error.code == UNREACHABLE_CODE and target is not None and target.source != "argument":
+    if error.code == UNREACHABLE_CODE and target is not None and target.address in error.message:
+        # Only an address that was not just typed needs an explanation.
         origin = f"context {target.context!r} from {target.source}" if target.context else target.source
-        lines.append(f"  address from: {neutral(origin)}")
+        if target.source not in ("argument", "default"):
+            lines.append(f"  address from: {neutral(origin)}")
     for refusal in getattr(error, "refusals", ()):
         lines.append(f"  {neutral(refusal.node)}: {neutral(refusal.reason)}")
     tail = getattr(error, "log_lines", ())
@@ -97,7 +99,7 @@ def _what(error: CloudlessError) -> list[str]:
 
 def _hint(error: CloudlessError) -> str:
     if error.code == UNREACHABLE_CODE:
-        return "cloudless serve (on this machine), or --address HOST:PORT"
+        return "start it with cloudless serve, or name another one (--address, --agent-address)"
     if isinstance(error, errors.Unavailable):
         return "again in a moment"
     return ""

@@ -28,7 +28,7 @@ class Progress:
         self._terminal = terminal
         self._name = name
         self._quiet = quiet
-        self._last: list[str] = []
+        self._told: dict[str, str] | None = None
         self._painted = 0
         self._block: list[str] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -53,21 +53,25 @@ class Progress:
             self._block = self._lines(workload, verdict)
             self._repaint()
             return
-        lines = self._changes(workload, verdict)
-        for line in lines:
-            if line not in self._last:
-                self._terminal.line(line)
-        self._last = lines
+        self._tell(workload, verdict)
 
-    def _changes(self, workload: Workload, verdict: Verdict) -> list[str]:
-        """For a pipe: each line stands for one fact; a fact that was told is not told again."""
-        lines = [f"{_name_of(replica)}: {_state_of(replica)}" for replica in _ordered(workload)]
-        if verdict.missing:
-            lines.append(f"{self._name}: {neutral(verdict.missing)}")
-        return lines
+    def _tell(self, workload: Workload, verdict: Verdict) -> None:
+        """For a pipe: each line is one fact; what was so before, or was told, is not told again."""
+        replicas = _ordered(workload)
+        facts = {replica.id: f"{_name_of(replica)}: {_state_of(replica)}" for replica in replicas}
+        if self._told is None:
+            self._told = {replica.id: facts[replica.id] for replica in replicas if replica.ready}
+        observed = workload.status.observed_generation >= workload.generation
+        if verdict.missing and observed:
+            facts[""] = f"{self._name}: waiting for {neutral(verdict.missing)}"
+        for key, fact in facts.items():
+            if self._told.get(key) != fact:
+                self._terminal.line(fact)
+        self._told = facts if observed else {**self._told, **facts}
 
     def _lines(self, workload: Workload, verdict: Verdict) -> list[str]:
-        lines = [f"{self._name}  {neutral(verdict.missing or 'done')}"]
+        waiting = f"waiting for {neutral(verdict.missing)}" if verdict.missing else "done"
+        lines = [f"{self._name}  {waiting}"]
         replicas = _ordered(workload)
         width = max((display_width(_name_of(replica)) for replica in replicas), default=0)
         for replica in replicas[:MAX_REPLICAS_SHOWN]:

@@ -124,7 +124,7 @@ def _unplaced(status: api.WorkloadStatus) -> Verdict | None:
 
 def _waiting(status: api.WorkloadStatus) -> Verdict:
     rollout = status.rollout
-    counts = f"{status.available_replicas}/{status.desired_replicas} available"
+    counts = f"replicas: {status.available_replicas}/{status.desired_replicas} available"
     if status.updated_replicas < status.desired_replicas and status.revision > 1:
         counts += f", {status.updated_replicas} of revision {status.revision}"
     extra = status.current_replicas - status.desired_replicas

@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 from cloudless.domain.workload import WorkloadSpec
-from cloudless.sdk.manifest.reading import WRITTEN_BY_COORDINATOR, Head
+from cloudless.sdk.manifest.reading import PUBLISH, WRITTEN_BY_COORDINATOR, Head
+from cloudless.sdk.manifest.writing import COUNT_FIELDS
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
 _DURATION = r"^(0|([0-9]{1,12}(\.[0-9]{1,6})?(ms|s|m|h|d))+)$"
@@ -19,7 +20,6 @@ _BYTES = r"^[0-9]{1,16}(\.[0-9]{1,9})?(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?$"
 _CPU = r"^([0-9]{1,12}m|[0-9]{1,9}(\.[0-9]{1,3})?)$"
 _COUNT = r"^([0-9]{1,5}|[0-9]{1,2}%|100%)?$"
 _NAME = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
-_COUNT_FIELDS = ("max_surge", "max_unavailable", "min_available")
 
 
 def manifest_schema() -> dict[str, Any]:
@@ -94,7 +94,7 @@ def _sharpen(definitions: dict[str, Any]) -> None:
                 _pattern(schema, _BYTES)
             elif "250m" in examples:
                 _pattern(schema, _CPU)
-            if field in _COUNT_FIELDS:
+            if field in COUNT_FIELDS:
                 schema.pop("type", None)
                 schema["anyOf"] = [{"type": "string", "pattern": _COUNT}, {"type": "integer", "minimum": 0}]
         if name == "ResourceList":
@@ -104,6 +104,8 @@ def _sharpen(definitions: dict[str, Any]) -> None:
             }
             for short in ("memory", "storage"):
                 properties[short] = dict(properties[f"{short}_bytes"])
+        if name == "Port":
+            properties[PUBLISH] = dict(properties["host_port"]) | {"description": "The same as host_port."}
         for choice in ("Probe", "Volume"):
             if name == choice:
                 options = (

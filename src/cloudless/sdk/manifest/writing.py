@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from cloudless.sdk.workload import Workload
 
 
+#: Fields that take a count or a percentage.
+COUNT_FIELDS = ("max_surge", "max_unavailable", "min_available")
+
+
 def manifest_of(workload: Workload) -> dict[str, Any]:
     """The short, flat form; reading it gives the same specification."""
     head: dict[str, Any] = {"kind": "Workload"}
@@ -35,6 +39,10 @@ def spec_values(spec: WorkloadSpec) -> dict[str, Any]:
     for part in ("requests", "limits"):
         if part in result.get("resources", {}):
             result["resources"][part] = _amounts(result["resources"][part])
+    rollout = result.get("rollout", {})
+    for name in COUNT_FIELDS:
+        if rollout.get(name, "").isdigit():
+            rollout[name] = int(rollout[name])
     for volume in result.get("volumes", ()):
         for source in ("empty_dir", "tmpfs"):
             if volume.get(source) and "size_bytes" in volume[source]:
