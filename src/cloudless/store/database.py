@@ -12,7 +12,7 @@ import contextlib
 import sqlite3
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -38,7 +38,7 @@ LOG_BYTES: Final = 16 * 1024 * 1024
 _SCHEMA: Final = (
     "CREATE TABLE record (id INTEGER PRIMARY KEY, key TEXT NOT NULL, value BLOB NOT NULL,"
     " created INTEGER NOT NULL, version INTEGER NOT NULL, lease INTEGER NOT NULL, checksum INTEGER NOT NULL)",
-    "CREATE TABLE lease (id INTEGER PRIMARY KEY, ttl_s INTEGER NOT NULL)",
+    "CREATE TABLE lease (id INTEGER PRIMARY KEY AUTOINCREMENT, ttl_s INTEGER NOT NULL)",
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID",
 )
 _ROW: Final = "(?,?,?,?,?,?,?)"
@@ -55,6 +55,7 @@ class Contents:
 
     history: History
     leases: tuple[Lease, ...]
+    last_lease: int  # the highest number ever given
     identity: str
 
 
@@ -138,22 +139,24 @@ class Database:
             raise Corrupted(self._path, str(problem))
         meta: dict[str, Any] = dict(run("SELECT name, value FROM meta"))
         leases = tuple(Lease(*row) for row in run("SELECT id, ttl_s FROM lease ORDER BY id"))
+        last_lease = run("SELECT ifnull(max(seq), 0) FROM sqlite_sequence").fetchone()[0]
         history = History()
         try:
-            stale = history.load(self._records(), int(meta["compacted"]))
+            with contextlib.closing(self._records()) as records:
+                stale = history.load(records, int(meta["compacted"]))
         except (ValueError, KeyError, TypeError) as error:
             raise Corrupted(self._path, str(error)) from error
         if stale:
             self._clean(stale)
-        return Contents(history, leases, str(meta["identity"]))
+        return Contents(history, leases, int(last_lease), str(meta["identity"]))
 
-    def _records(self) -> Iterator[KeyValue]:
-        rows: Iterable[Row] = self._connection.execute("SELECT * FROM record ORDER BY id")
-        for row in rows:
-            number, key, value, created, version, lease, checksum = row
-            if checksum != _checksum(number, key, value, created, version, lease):
-                raise Corrupted(self._path, f"checksum of row {number} does not match")
-            yield KeyValue(key, value, created, number // ROWS_PER_REVISION, version, lease)
+    def _records(self) -> Generator[KeyValue, None, None]:
+        # An open cursor would keep the file locked after the connection is closed.
+        with contextlib.closing(self._connection.execute("SELECT * FROM record ORDER BY id")) as rows:
+            for number, key, value, created, version, lease, checksum in rows:
+                if checksum != _checksum(number, key, value, created, version, lease):
+                    raise Corrupted(self._path, f"checksum of row {number} does not match")
+                yield KeyValue(key, value, created, number // ROWS_PER_REVISION, version, lease)
 
     def _clean(self, stale: Iterable[tuple[int, str]]) -> None:
         """Drop rows that no longer count; on a full disk they stay until the next time."""

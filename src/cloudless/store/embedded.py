@@ -7,7 +7,6 @@ again, for a holder may have lived on while the store was down.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,17 +18,13 @@ from cloudless.store.local import LocalStore
 from cloudless.store.model import Bounds, Model
 
 
-def random_identity() -> str:
-    """A name for a new store's data."""
-    return uuid.uuid4().hex
-
-
 @asynccontextmanager
 async def open_embedded(
-    path: Path, clock: Clock, *, new_id: Callable[[], str] = random_identity, bounds: Bounds | None = None
+    path: Path, clock: Clock, *, new_id: Callable[[], str], bounds: Bounds | None = None
 ) -> AsyncIterator[LocalStore]:
     """The store in directory ``path``, made if it is not there; open as long as the block.
 
+    ``new_id`` gives the identity of a new store's data, and of nothing else.
     Raises ``DataDirInUse``, ``Corrupted``, ``NoSpace``, ``OSError``.
     """
     directory = DataDir(path)
@@ -41,7 +36,7 @@ async def open_embedded(
             await journal.close()
             raise
         model = Model(contents.history, bounds or Bounds())
-        model.adopt(contents.leases, clock.monotonic())
+        model.adopt(contents.leases, contents.last_lease, clock.monotonic())
         async with LocalStore(model, journal, clock, identity=contents.identity, exclusive=True) as store:
             yield store
     finally:

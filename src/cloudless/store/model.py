@@ -119,11 +119,14 @@ class Model:
         self.leases[lease.id] = state
         return lease, self._staged(Change(self.history.revision, granted=state))
 
-    def adopt(self, leases: Iterable[Lease], now_s: float) -> None:
-        """Take over the leases of a former process; each gets its full time again."""
+    def adopt(self, leases: Iterable[Lease], last_lease: int, now_s: float) -> None:
+        """Take over the leases of a former process; each gets its full time again.
+
+        No number up to ``last_lease`` is given again.
+        """
         for lease in leases:
             self.leases[lease.id] = LeaseState(lease, now_s + lease.ttl_s)
-            self._next_lease = max(self._next_lease, lease.id + 1)
+        self._next_lease = last_lease + 1
 
     def keep_alive(self, lease_id: int, now_s: float) -> None:
         """Prolong a lease; one whose time is over is expired even if its keys still exist."""

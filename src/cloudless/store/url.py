@@ -74,14 +74,12 @@ def parse_store_url(url: str) -> StoreUrl:
             raise InvalidRequest(f"store {url!r} is not one of {_FORMS}")
 
 
-def open_store(
-    url: str, clock: Clock, *, new_id: Callable[[], str] | None = None
-) -> AbstractAsyncContextManager[Store]:
+def open_store(url: str, clock: Clock, *, new_id: Callable[[], str]) -> AbstractAsyncContextManager[Store]:
     """The store that ``url`` names, open as long as the block.
 
-    ``new_id`` names the data of a new embedded store (default: random). Raises
-    ``InvalidRequest`` for a bad URL, ``OSError`` for a file that cannot be read, and what
-    ``open_embedded`` raises.
+    ``new_id`` gives the identity of a new embedded store's data. Raises ``InvalidRequest``
+    for a bad URL, ``OSError`` for a file that cannot be read, and what ``open_embedded``
+    raises.
     """
     match parse_store_url(url):
         case MemoryUrl():
@@ -89,9 +87,9 @@ def open_store(
 
             return open_memory(clock)
         case EmbeddedUrl(path):
-            from cloudless.store.embedded import open_embedded, random_identity
+            from cloudless.store.embedded import open_embedded
 
-            return open_embedded(path, clock, new_id=new_id or random_identity)
+            return open_embedded(path, clock, new_id=new_id)
         case EtcdUrl() as etcd:
             return _open_etcd(etcd, clock)
 

@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from tests.unit.store.contract import StoreContract
+from tests.unit.store.subject import Subject, open_files
+from tests.unit.store.watch_contract import WatchContract
 
 from cloudless.aio.clock import ManualClock
-from cloudless.store.embedded import open_embedded
 from cloudless.store.memory import open_memory
-from tests.unit.store.contract import StoreContract, Subject, WatchContract
 
 
 @pytest.fixture(params=["memory", "embedded"])
@@ -21,7 +22,7 @@ async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
     async def pass_time(seconds: float) -> None:
         clock.advance(seconds)
 
-    opened = open_memory(clock) if request.param == "memory" else open_embedded(tmp_path / "store", clock)
+    opened = open_memory(clock) if request.param == "memory" else open_files(tmp_path / "store", clock)
     async with opened as store:
         yield Subject(store, pass_time)
 
