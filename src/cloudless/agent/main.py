@@ -66,7 +66,7 @@ async def agent(config: AgentConfig, clock: Clock, *, new_id: Callable[[], str])
     """
     # Heavy rooms are imported only where they are used.
     from cloudless.agent.network.kernel import KernelNetwork
-    from cloudless.agent.probing.attempt import run_probe
+    from cloudless.agent.probing.prober import Prober
     from cloudless.agent.runtime.containerd import ContainerdRuntime
     from cloudless.containerd.client import ContainerdClient
 
@@ -83,16 +83,24 @@ async def agent(config: AgentConfig, clock: Clock, *, new_id: Callable[[], str])
         network = KernelNetwork(
             str(config.folder), config.folder / "network", network_range=config.network_range
         )
+        prober = Prober()
         try:
             async with (
                 Supervisor("containerd") as keeping,
                 assembled(
-                    config, clock, new_id=new_id, me=me, runtime=runtime, network=network, run_probe=run_probe
+                    config,
+                    clock,
+                    new_id=new_id,
+                    me=me,
+                    runtime=runtime,
+                    network=network,
+                    run_probe=prober.attempt,
                 ) as running,
             ):
                 keeping.start("private containerd", chosen.keep_running())
                 yield running
         finally:
+            prober.close()
             await runtime.close()
             await network.close()
 
