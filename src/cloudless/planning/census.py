@@ -8,7 +8,7 @@ what is shown is what is acted on. Nothing here decides what to do.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from cloudless.domain.cluster import Cluster
@@ -53,8 +53,8 @@ class Standing(NamedTuple):
         return f"{self.record.name}/{self.record.ordinal}"
 
 
-def current_numbers(cluster: Cluster, target: Revision | None) -> frozenset[int]:
-    """Numbers of the revisions whose replicas are as good as ``target``'s.
+def current_numbers(known: Mapping[int, Revision], target: Revision | None) -> frozenset[int]:
+    """Numbers of the ``known`` revisions whose replicas are as good as ``target``'s.
 
     A change that is taken back gives a new revision with an old template: replicas of
     the old one that are still there need no replacement.
@@ -63,7 +63,7 @@ def current_numbers(cluster: Cluster, target: Revision | None) -> frozenset[int]
         return frozenset()
     return frozenset(
         number
-        for number, revision in cluster.revisions.get(target.workload_id, {}).items()
+        for number, revision in known.items()
         if revision.template_hash == target.template_hash
         and (revision.image_digest in ("", target.image_digest) or not target.image_digest)
     ) | {target.number}
@@ -161,10 +161,9 @@ class Census:
 
 
 def take_census(
-    cluster: Cluster, workload: WorkloadRecord, target: Revision | None, now: datetime.datetime
+    cluster: Cluster, workload: WorkloadRecord, current: frozenset[int], now: datetime.datetime
 ) -> Census:
-    """The census of ``workload``, measured against ``target`` (its newest revision)."""
-    current = current_numbers(cluster, target)
+    """The census of ``workload``; ``current`` are the numbers from ``current_numbers``."""
     min_ready = workload.spec.rollout.min_ready_time
     found = [stand(cluster, record, current, min_ready, now) for record in cluster.replicas_of(workload.id)]
     found.sort(key=by_ordinal)

@@ -8,7 +8,7 @@ outgrows a transaction.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from cloudless.domain.cluster import Cluster
 from cloudless.domain.event import Event
@@ -28,13 +28,15 @@ class Draft:
         self,
         cluster: Cluster,
         workload: WorkloadRecord,
-        target: Revision,
+        revisions: Mapping[int, Revision],
         now: datetime.datetime,
         new_id: Callable[[], str],
     ) -> None:
         self.cluster = cluster
         self.workload = workload
-        self.target = target
+        #: All revisions as this plan leaves them, and the newest one: what replicas should be.
+        self.revisions = revisions
+        self.target = revisions[max(revisions)]
         self.now = now
         self.new_id = new_id
         self.actions: list[Action] = []
@@ -44,9 +46,11 @@ class Draft:
         self._because: list[str] = []
         self._wakes: list[datetime.datetime] = []
         self._budget = MAX_REPLICA_CHANGES
-        self._current = current_numbers(cluster, target)
+        self._current = current_numbers(revisions, self.target)
+        #: Replica id -> place of its PutReplica among the actions.
         self._puts: dict[str, int] = {}
-        first = take_census(cluster, workload, target, now)
+        self._dropped: set[int] = set()
+        first = take_census(cluster, workload, self._current, now)
         self._standings = {one.record.id: one for one in first.everyone}
         self._census: Census | None = first
 
@@ -95,11 +99,15 @@ class Draft:
 
     def remove(self, one: Standing, because: str) -> bool:
         """Forget a replica of which nothing is left that could answer."""
-        if not self.spend():
+        written = self._puts.pop(one.record.id, None)
+        if written is None and not self.spend():
             return False
-        self.actions.append(RemoveReplica(one.record))
-        if one.record.run:
-            self._tell_stopped(one, because)
+        if written is not None:
+            self._dropped.add(written)
+        if one.record.id in self.cluster.replicas:
+            self.actions.append(RemoveReplica(one.record))
+            if one.record.run:
+                self._tell_stopped(one, because)
         del self._standings[one.record.id]
         self._census = None
         return True
@@ -115,9 +123,9 @@ class Draft:
         return True
 
     def plan(self) -> Plan:
-        """The finished plan."""
+        """The finished plan; no two of its actions write the same record."""
         return Plan(
-            actions=tuple(self.actions),
+            actions=tuple(a for i, a in enumerate(self.actions) if i not in self._dropped),
             events=tuple(self.events),
             wake_at=min(self._wakes, default=None),
             because="; ".join(self._because),

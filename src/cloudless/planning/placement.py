@@ -39,7 +39,7 @@ def place_pending(draft: Draft, before: Refusals) -> Refusals:
     refusals: Refusals = {}
     ledger = _Ledger(draft)
     for number in sorted(waiting):
-        revision = _revision(draft, number)
+        revision = draft.revisions.get(number)
         if revision is not None:
             refusals.update(_place_all(draft, _Search(ledger, revision), waiting[number], before))
     return refusals
@@ -80,12 +80,6 @@ def _explain(draft: Draft, search: _Search, waiting: list[Standing], before: Ref
             draft.events.append(replica_event(first.record, draft.now, "SecurityRefused", text, warning=True))
         draft.say(f"no node for {who}")
     return {one.record.id: refusals for one in explained}
-
-
-def _revision(draft: Draft, number: int) -> Revision | None:
-    if number == draft.target.number:
-        return draft.target
-    return draft.cluster.revisions.get(draft.workload.id, {}).get(number)
 
 
 class _Ledger:

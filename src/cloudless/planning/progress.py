@@ -11,11 +11,12 @@ import datetime
 
 from cloudless.domain.replica import ReplicaPhase
 from cloudless.domain.status import Rollout, RolloutPhase, StatusRecord
+from cloudless.domain.workload import Strategy
 from cloudless.planning.announce import workload_event
 from cloudless.planning.census import Census, Standing
 from cloudless.planning.draft import Draft
 from cloudless.planning.limits import MAX_QUOTED
-from cloudless.planning.rolling import Bounds
+from cloudless.planning.rolling import Bounds, deadlock
 
 _TROUBLE = (
     ReplicaPhase.FAILED,
@@ -71,7 +72,7 @@ def note_progress(draft: Draft, rollout: Rollout, *, scaled: bool) -> Rollout:
     return rollout
 
 
-def conclude_rollout(draft: Draft, rollout: Rollout, bounds: Bounds, blocked: str) -> Rollout:
+def conclude_rollout(draft: Draft, rollout: Rollout, bounds: Bounds) -> Rollout:
     """The rollout after this plan; adds its events, and the times to look again."""
     if rollout.phase is RolloutPhase.COMPLETED:
         return rollout
@@ -85,7 +86,9 @@ def conclude_rollout(draft: Draft, rollout: Rollout, bounds: Bounds, blocked: st
         return rollout
     since = max(rollout.progressed_at, rollout.paused_until or rollout.progressed_at)
     deadline = since + spec.progress_deadline
-    failure = _failure(census) or blocked
+    failure = _failure(census)
+    if not failure and spec.strategy is Strategy.ROLLING_UPDATE:
+        failure = deadlock(census, bounds)
     if not failure and now >= deadline:
         failure = (
             f"no progress for {spec.progress_deadline.total_seconds():g} s: {waiting_for(census, bounds)}"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Collection
 
 from cloudless.domain.cluster import Cluster
-from cloudless.domain.plan import PutRevision, RemoveRevision
 from cloudless.domain.revision import KEPT_REVISIONS, Revision
 from cloudless.domain.workload import NOT_TEMPLATE, WorkloadRecord, WorkloadSpec
 
@@ -44,33 +44,38 @@ def wanted_revision(cluster: Cluster, workload: WorkloadRecord, now: datetime.da
     )
 
 
-def pinned_revisions(cluster: Cluster, workload_id: str, newest: Revision) -> list[PutRevision]:
-    """Revisions whose digest became known: the one that their first replica runs.
+def settled_revisions(
+    cluster: Cluster, workload: WorkloadRecord, now: datetime.datetime
+) -> dict[int, Revision]:
+    """All revisions as they should be: the wanted one is there, digests that are known are set.
 
-    ``newest`` stands for the newest revision, which may not be stored yet.
+    The digest of a revision is the one that its first replica runs, so that later ones
+    run the same, whatever the image's tag has come to mean.
     """
-    known = {**cluster.revisions.get(workload_id, {}), newest.number: newest}
+    wanted = wanted_revision(cluster, workload, now)
+    known = {**cluster.revisions.get(workload.id, {}), wanted.number: wanted}
     if all(revision.image_digest for revision in known.values()):
-        return []
+        return known
     first: dict[int, tuple[datetime.datetime, str, str]] = {}
-    for replica in cluster.replicas_of(workload_id):
+    for replica in cluster.replicas_of(workload.id):
         seen = cluster.observations.get(replica.id)
         revision = known.get(replica.revision)
         if seen is None or not seen.image_digest or revision is None or revision.image_digest:
             continue
         claim = (seen.started_at or replica.created_at, replica.id, seen.image_digest)
         first[replica.revision] = min(first.get(replica.revision, claim), claim)
-    return [
-        PutRevision(known[number].replaced(image_digest=claim[2])) for number, claim in sorted(first.items())
-    ]
+    for number, (_, _, digest) in first.items():
+        known[number] = known[number].replaced(image_digest=digest)
+    return known
 
 
-def surplus_revisions(cluster: Cluster, workload_id: str, newest: Revision) -> list[RemoveRevision]:
-    """The oldest revisions beyond those kept, but none that a replica was made from."""
-    numbers = sorted({*cluster.revisions.get(workload_id, {}), newest.number})
-    used = {replica.revision for replica in cluster.replicas_of(workload_id)}
-    surplus = numbers[: max(0, len(numbers) - KEPT_REVISIONS)]
-    return [RemoveRevision(workload_id, number) for number in surplus if number not in used]
+def surplus_revisions(numbers: Collection[int], used: Collection[int]) -> list[int]:
+    """The oldest of ``numbers`` beyond those kept, but none of ``used``: replicas are made from these.
+
+    >>> surplus_revisions(range(1, 13), {2})
+    [1]
+    """
+    return [number for number in sorted(numbers)[:-KEPT_REVISIONS] if number not in used]
 
 
 def changed_fields(before: WorkloadSpec, after: WorkloadSpec) -> list[str]:

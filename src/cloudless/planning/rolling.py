@@ -34,12 +34,11 @@ class Bounds(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What to do now: how many replicas to create, which to stop, and why; or why nothing."""
+    """What to do now: how many replicas to create, which to stop, and why."""
 
     births: int = 0
     stops: tuple[Standing, ...] = ()
     because: str = ""
-    blocked: str = ""
 
 
 def bounds_of(spec: WorkloadSpec) -> Bounds:
@@ -86,7 +85,7 @@ def step_rolling(census: Census, bounds: Bounds, *, paused: bool, pausing: bool)
         budget = min(budget, total - desired)
     budget -= stops.choose(sorted((one for one in old if not one.settled), key=leaving_order), budget)
     stops.choose([one for one in old if one.settled], budget)
-    return Step(births, tuple(stops.chosen), _because(births, stops.chosen), _blocked(census, bounds))
+    return Step(births, tuple(stops.chosen), _because(births, stops.chosen))
 
 
 class _Stops:
@@ -134,9 +133,10 @@ def _because(births: int, stops: Sequence[Standing]) -> str:
     return f"rolling update: {births} to create, {len(stops)} to stop"
 
 
-def _blocked(census: Census, bounds: Bounds) -> str:
-    """Why the bounds can never be kept while replacing, if so."""
-    if census.old and not bounds.surge and bounds.floor >= bounds.desired:
+def deadlock(census: Census, bounds: Bounds) -> str:
+    """Why no step can ever be taken within the bounds, if so."""
+    full = len(census.old) + len(census.new) <= bounds.desired
+    if census.old and full and not bounds.surge and bounds.floor >= bounds.desired:
         return (
             f"max_surge 0 and min_available {bounds.floor} of {bounds.desired} leave no room"
             " to replace a replica"

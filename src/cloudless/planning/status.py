@@ -14,7 +14,7 @@ from cloudless.domain.cluster import Cluster
 from cloudless.domain.replica import Observation, ReplicaPhase, ReplicaRecord
 from cloudless.domain.status import Refusal, RolloutPhase, StatusRecord
 from cloudless.domain.workload import WorkloadRecord
-from cloudless.planning.census import Census, Standing, take_census
+from cloudless.planning.census import Census, Standing, current_numbers, take_census
 from cloudless.planning.conditions import Refusals, explain, judge
 from cloudless.planning.progress import worst_of
 from cloudless.planning.rolling import bounds_of
@@ -56,7 +56,9 @@ class WorkloadView:
 def view_workload(cluster: Cluster, workload_id: str, now: datetime.datetime) -> WorkloadView:
     """The status of a workload at ``now``; raises ``KeyError`` for an unknown id."""
     workload = cluster.workloads[workload_id]
-    census = take_census(cluster, workload, cluster.newest_revision(workload_id), now)
+    known = cluster.revisions.get(workload_id, {})
+    current = current_numbers(known, known[max(known)] if known else None)
+    census = take_census(cluster, workload, current, now)
     status = _fresh(cluster, workload, census, now)
     refusals = status.refusals if status else {}
     everyone = census.everyone

@@ -11,7 +11,7 @@ import datetime
 from collections.abc import Callable
 
 from cloudless.domain.cluster import Cluster
-from cloudless.domain.plan import Plan, PutRevision, PutStatus
+from cloudless.domain.plan import Plan, PutRevision, PutStatus, RemoveRevision
 from cloudless.domain.status import Rollout, StatusRecord
 from cloudless.domain.workload import Strategy
 from cloudless.planning.announce import workload_event
@@ -24,9 +24,8 @@ from cloudless.planning.recreate import step_recreate
 from cloudless.planning.replicas import clear_lost, heal_old, settle_count, stop_duplicates, take_step
 from cloudless.planning.revisions import (
     describe_change,
-    pinned_revisions,
+    settled_revisions,
     surplus_revisions,
-    wanted_revision,
 )
 from cloudless.planning.rolling import Bounds, Step, bounds_of, step_rolling
 
@@ -44,33 +43,42 @@ def plan_workload(
     if workload.deleted_at is not None:
         return plan_deletion(cluster, workload, now)
     before = cluster.statuses.get(workload_id)
-    draft = Draft(cluster, workload, wanted_revision(cluster, workload, now), now, new_id)
+    draft = Draft(cluster, workload, settled_revisions(cluster, workload, now), now, new_id)
     bounds = bounds_of(workload.spec)
-    _revise(draft)
+    _announce_revision(draft)
     scaled = _note_scaling(draft, before)
     rollout = begin_rollout(draft, before)
     clear_lost(draft, bounds)
     stop_duplicates(draft)
     rollout = note_progress(draft, rollout, scaled=scaled)
-    heal_old(draft, bounds)
-    blocked = _take_steps(draft, rollout, bounds)
+    _take_steps(draft, rollout, bounds)
     refusals = place_pending(draft, before.refusals if before else {})
     clear_lost(draft, bounds)
-    rollout = conclude_rollout(draft, rollout, bounds, blocked)
-    draft.actions.extend(surplus_revisions(cluster, workload_id, draft.target))
+    rollout = conclude_rollout(draft, rollout, bounds)
+    _keep_revisions(draft)
     _conclude(draft, before, bounds, rollout, refusals)
     return draft.plan()
 
 
-def _revise(draft: Draft) -> None:
-    """Store the new revision, and the digests that became known."""
-    newest = draft.cluster.newest_revision(draft.workload.id)
-    if draft.target is not newest:
-        draft.actions.append(PutRevision(draft.target))
-        text = describe_change(newest, draft.target)
+def _announce_revision(draft: Draft) -> None:
+    """Say what a new revision changes."""
+    before = draft.cluster.newest_revision(draft.workload.id)
+    if before is None or before.number != draft.target.number:
+        text = describe_change(before, draft.target)
         draft.events.append(workload_event(draft.workload, draft.now, "RevisionCreated", text))
         draft.say(text)
-    draft.actions.extend(pinned_revisions(draft.cluster, draft.workload.id, draft.target))
+
+
+def _keep_revisions(draft: Draft) -> None:
+    """Store the new revision and digests that became known; forget what is beyond those kept."""
+    stored = draft.cluster.revisions.get(draft.workload.id, {})
+    used = {one.record.revision for one in draft.census.everyone}
+    surplus = surplus_revisions(draft.revisions, used)
+    for number, revision in draft.revisions.items():
+        if number in surplus:
+            draft.actions.append(RemoveRevision(draft.workload.id, number))
+        elif stored.get(number) is not revision:
+            draft.actions.append(PutRevision(revision))
 
 
 def _note_scaling(draft: Draft, before: StatusRecord | None) -> bool:
@@ -84,18 +92,18 @@ def _note_scaling(draft: Draft, before: StatusRecord | None) -> bool:
     return True
 
 
-def _take_steps(draft: Draft, rollout: Rollout, bounds: Bounds) -> str:
-    """The next step, and those that it makes possible at once; returns what blocks all steps.
+def _take_steps(draft: Draft, rollout: Rollout, bounds: Bounds) -> None:
+    """The next step, and those that it makes possible at once.
 
-    A replica without a node is gone as soon as it is told to stop, which may leave room
-    for the next one.
+    A replica without a node, or on a lost one, is gone as soon as it is told to stop,
+    which may leave room for the next one.
     """
     for _ in range(MAX_STEPS):
+        heal_old(draft, bounds)
         step = _next_step(draft, rollout, bounds)
         take_step(draft, step, *_reasons(draft, step))
-        if all(one.record.node_id for one in step.stops):
+        if all(one.record.node_id and not one.node_lost for one in step.stops):
             break
-    return step.blocked
 
 
 def _next_step(draft: Draft, rollout: Rollout, bounds: Bounds) -> Step:

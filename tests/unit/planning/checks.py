@@ -11,7 +11,15 @@ from collections.abc import Collection
 
 from cloudless.domain.cluster import Cluster
 from cloudless.domain.node import NODE_TRANSITIONS, NodePhase
-from cloudless.domain.plan import Plan, PutNode, PutReplica, RemoveReplica
+from cloudless.domain.plan import (
+    Action,
+    Plan,
+    PutNode,
+    PutReplica,
+    PutRevision,
+    RemoveReplica,
+    RemoveRevision,
+)
 from cloudless.domain.replica import TRANSITIONS, ReplicaPhase, ReplicaRecord
 from cloudless.domain.workload import Strategy, WorkloadSpec
 from cloudless.planning.status import view_workload
@@ -82,6 +90,17 @@ def check_nodes(cluster: Cluster, plan: Plan, live: Collection[str]) -> None:
         require(gone is not (action.node.session in live), "node-truth", action.node)
 
 
+def key_of(action: Action) -> tuple[object, ...]:
+    match action:
+        case PutReplica(replica) | RemoveReplica(replica):
+            return "replica", replica.id
+        case PutRevision(revision):
+            return "revision", revision.number
+        case RemoveRevision(_, number):
+            return "revision", number
+    return (type(action).__name__,)
+
+
 class Watch:
     """Remembers what may only move one way."""
 
@@ -101,6 +120,8 @@ class Watch:
             if isinstance(a, PutReplica) and a.replica.id not in before.replicas
         ]
         self._removals(before, plan)
+        keys = [key_of(action) for action in plan.actions]
+        require(len(keys) == len(set(keys)), "one-write-per-record", keys)
         if workload_id in before.workloads and before.workloads[workload_id].deleted_at is None:
             self._surge(before, after, born, workload_id)
             self._floor(before, after, workload_id, now)

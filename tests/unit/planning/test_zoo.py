@@ -1,0 +1,144 @@
+"""Planted bugs: each invariant's check must find its own, else the check proves nothing."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tests.unit.planning.checks import Broken
+from tests.unit.planning.world import OPERATIONS, World
+
+from cloudless.domain.plan import PutRevision, RemoveReplica
+from cloudless.domain.usage import NodeRoom
+from cloudless.planning import census, deletion, liveness, placement, replicas, rolling, status, workload
+from cloudless.planning.census import Census
+
+#: Runs of random operations in which a planted bug has to show.
+SEEDS = 400
+Patch = Callable[[pytest.MonkeyPatch], None]
+
+
+def find(seeds: int) -> str:
+    """The name of the first check that fails, empty when none does."""
+    for seed in range(seeds):
+        source = random.Random(seed)
+        world = World(seed, 1 + seed % 3, replicas=1 + seed % 5)
+        try:
+            world.settle()
+            for _ in range(40):
+                world.do((source.choice(OPERATIONS), source.randrange(100)))
+            world.heal()
+        except Broken as broken:
+            return broken.name
+        except AssertionError as error:
+            return str(error).partition(":")[0]
+    return ""
+
+
+def changed(owner: Any, name: str, make: Callable[[Any], Any]) -> Patch:
+    return lambda patch: patch.setattr(owner, name, make(getattr(owner, name)))
+
+
+def bounds(**wrong: int) -> Patch:
+    """Bounds that are off by something."""
+
+    def make(right: Callable[..., rolling.Bounds]) -> Callable[..., rolling.Bounds]:
+        def bounds_of(spec: Any) -> rolling.Bounds:
+            found = right(spec)
+            return found._replace(**{name: max(0, getattr(found, name) + by) for name, by in wrong.items()})
+
+        return bounds_of
+
+    return changed(workload, "bounds_of", make)
+
+
+def nothing(*_: Any, **__: Any) -> None:
+    return None
+
+
+def forgetful_deletion(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(deletion, "_end", lambda cluster, replica, *_: RemoveReplica(replica))
+
+
+def greedy_revisions(right: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda numbers, used: sorted(numbers)[:-1]
+
+
+def rewriting(right: Callable[..., Any]) -> Callable[..., Any]:
+    def keep(draft: Any) -> None:
+        draft.actions.append(PutRevision(draft.target))
+
+    return keep
+
+
+def eager_recreate(right: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda found, desired: right(found, desired)._replace(births=max(0, desired - len(found.new)))
+
+
+def blind_phase(right: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda record, observation, connected: right(record, observation, True)
+
+
+def uncounted_leaving(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Census, "existing", property(lambda self: len(self.old) + len(self.new)))
+
+
+ZOO: dict[str, tuple[Patch, set[str]]] = {
+    "the floor is one too low": (bounds(floor=-1), {"floor"}),
+    "the surge is one too high": (bounds(surge=1), {"surge"}),
+    "replicas on their way out are not counted": (uncounted_leaving, {"surge"}),
+    "resources are not looked at": (
+        changed(NodeRoom, "fits", lambda _: lambda self, demand: True),
+        {"over-commit"},
+    ),
+    "each placement forgets the one before": (
+        changed(placement._Search, "take", lambda _: nothing),
+        {"over-commit"},
+    ),
+    "lost replicas are kept beside their replacement": (
+        changed(workload, "clear_lost", lambda _: nothing),
+        {"identity"},
+    ),
+    "a node that is back keeps both": (changed(workload, "stop_duplicates", lambda _: nothing), {"identity"}),
+    "ordinals are never reused": (
+        changed(replicas, "free_ordinals", lambda _: lambda found: iter([0] * 100)),
+        {"identity"},
+    ),
+    "status believes silent nodes": (changed(census, "_phase", blind_phase), {"nothing-runs-unseen"}),
+    "deletion forgets what still runs": (forgetful_deletion, {"no-orphan"}),
+    "a revision in use is removed": (
+        changed(workload, "surplus_revisions", greedy_revisions),
+        {"revision-kept"},
+    ),
+    "RECREATE does not wait": (
+        changed(workload, "step_recreate", eager_recreate),
+        {"recreate-all-gone-first"},
+    ),
+    "a node is lost without a grace": (
+        changed(liveness, "_CONNECTED", lambda _: frozenset()),
+        {"node-transition"},
+    ),
+    "messages are empty": (changed(status, "_replica_message", lambda _: lambda *a: ""), {"explained"}),
+    "revisions are written again and again": (
+        changed(workload, "_keep_revisions", rewriting),
+        {"idempotent"},
+    ),
+    "a rollout never completes": (
+        changed(workload, "conclude_rollout", lambda _: lambda draft, rollout, *a: rollout),
+        {"no convergence"},
+    ),
+    "stops are only meant": (changed(workload, "take_step", lambda _: nothing), {"no convergence"}),
+}
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_each_planted_bug_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    patch, expected = ZOO[name]
+    patch(monkeypatch)
+    assert find(SEEDS) in expected
+
+
+def test_without_a_planted_bug_nothing_is_found() -> None:
+    assert find(40) == ""
