@@ -147,11 +147,11 @@ def test_limits(limits: Limits, found: dict[str, Any]) -> None:
 
 
 def test_an_executed_process_is_as_confined_as_the_first() -> None:
-    spec = built(env=("A=1", "B=2"), cwd="/work", user=User(5, 6))
+    spec = built(env=("A=1", "B=2"), cwd="/srv", user=User(5, 6))
     process = oci.exec_process(spec, ["sh"], env=["B=3"], terminal=True, console_size=(40, 100))
     assert process["args"] == ["sh"]
     assert process["env"][-2:] == ["A=1", "B=3"]
-    assert (process["cwd"], process["user"]["uid"]) == ("/work", 5)
+    assert (process["cwd"], process["user"]["uid"]) == ("/srv", 5)
     assert process["noNewPrivileges"] is True
     assert process["consoleSize"] == {"height": 40, "width": 100}
     root = oci.exec_process(spec, ["sh"], user=User(0, 0), cwd="/")
