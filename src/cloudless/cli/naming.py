@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from cloudless.cli.output.kinds import KIND_OF_WORD, REPLICAS, WORKLOADS, Kind
+from cloudless.cli.output.kinds import KIND_OF_WORD, KINDS, REPLICAS, WORKLOADS, Kind
 from cloudless.cli.parsing import UsageError
 from cloudless.domain.errors import CloudlessError, Invalid, NotFound
 from cloudless.sdk.suggest import closest, did_you_mean
@@ -91,8 +91,8 @@ async def _guess(client: Client, word: str, kind: Kind) -> str:
         if kind.name == "node":
             return closest(word, [node.name for node in await client.nodes()])
         space, _, short = word.rpartition("/")
-        known = await client.list(space or None)
-        return closest(short, [workload.name for workload in known])
+        known = [workload.name for workload in await client.list(space or None)]
+        return closest(short, known) or closest(short, [kind.words[0] for kind in KINDS])
     except CloudlessError:
         return ""
 

@@ -113,7 +113,11 @@ class FakeCoordinator(api.CoordinatorServiceBase):
         if message.dry_run:
             plan = [
                 api.PlannedStep(
-                    action="create", replica=f"{key[1]}/0", node="n1", because="bin-pack", score={"total": 1.5}
+                    action="create",
+                    replica=f"{key[1]}/0",
+                    node="n1",
+                    because="bin-pack",
+                    score={"total": 1.5},
                 )
             ]
             return api.CreateWorkloadResponse(workload=workload, plan=plan)
@@ -276,7 +280,9 @@ class FakeCoordinator(api.CoordinatorServiceBase):
         workload = self._existing(message.namespace, message.name)
         return api.ListRevisionsResponse(
             revisions=[
-                api.Revision(number=number, spec=workload.spec, created_at=NOW, image_digest="sha256:" + "ab" * 32)
+                api.Revision(
+                    number=number, spec=workload.spec, created_at=NOW, image_digest="sha256:" + "ab" * 32
+                )
                 for number in range(workload.generation, 0, -1)
             ]
         )
@@ -354,7 +360,9 @@ def ready_status(workload: api.Workload) -> api.WorkloadStatus:
         current_replicas=wanted,
         revision=workload.generation,
         conditions=[api.Condition("Available", "True", "MinimumReplicasAvailable", changed_at=NOW)],
-        rollout=api.RolloutStatus(api.RolloutStatusPhase.COMPLETED, workload.generation, because="all are available"),
+        rollout=api.RolloutStatus(
+            api.RolloutStatusPhase.COMPLETED, workload.generation, because="all are available"
+        ),
         replicas=[replica_of(workload, ordinal) for ordinal in range(wanted)],
         message=f"{wanted} of {wanted} replicas are available",
     )
@@ -383,7 +391,7 @@ async def _main(port: int) -> None:
     fake = FakeCoordinator()
     fake.nodes["n1"] = node()
     async with fake.serving(port) as address:
-        print(address, flush=True)  # noqa: T201
+        print(address, flush=True)
         await asyncio.Event().wait()
 
 

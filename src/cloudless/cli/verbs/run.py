@@ -18,7 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this verb."""
     parser.add_argument("name", metavar="NAME", help="name of the workload")
     parser.add_argument("image", metavar="IMAGE", help="for example nginx:alpine")
-    parser.add_argument("rest", metavar="-- ARG ...", nargs="*", help="arguments of the program")
+    parser.add_argument("rest", metavar="-- ARG ...", nargs="*", default=[], help="arguments of the program")
     parser.add_argument(
         "--replicas", metavar="N", type=int, default=1, help="number of replicas, 1 by default"
     )
