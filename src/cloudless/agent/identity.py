@@ -61,6 +61,7 @@ def load_identity(folder: Path, clock: Clock, new_id: Callable[[], str]) -> Iden
     """Read the node's id, or give it one; raises ``Fatal`` when it is there but unreadable."""
     path = folder / "node.json"
     try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         stored = json.loads(path.read_text()) if path.exists() else {}
         node_id = str(stored.get("id") or new_id())
         last = int(stored.get("first_version", 0))

@@ -85,6 +85,7 @@ class Node:
         self._must_list = True
         self._told_whole = False
         self._tidied = False
+        self._settled = False
         self._watchers: dict[str, set[asyncio.Future[None]]] = {}
         if journal.damage:
             self.report(Severity.WARNING, "JournalDamaged", f"{journal.damage}; waits for the coordinator")
@@ -160,6 +161,7 @@ class Node:
         self._version += 1
         self._reports.observe(observation.replaced(node_id=self._reports.facts.id, version=self._version))
         self._wake(observation.replica_id)
+        self._judge_whole()
 
     def report(
         self, severity: Severity, reason: str, message: str, assignment: Assignment | None = None
@@ -222,8 +224,13 @@ class Node:
             if self._told_whole and not self._tidied:
                 await self._tidy_up(plan)
             self._carry_out(plan)
-            if not journal.damage or self._told_whole:
-                self._reports.know_whole()
+            self._settled = not journal.damage or self._told_whole
+            self._judge_whole()
+
+    def _judge_whole(self) -> None:
+        """The reports are whole once every replica that was found has said where it is."""
+        if self._settled and self._replicas.keys() <= self._reports.observations.keys():
+            self._reports.know_whole()
 
     async def _list(self) -> Sequence[ContainerFact]:
         before = self._ends.running

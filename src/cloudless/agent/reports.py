@@ -87,7 +87,7 @@ class ReportStream:
             observations = tuple(reports.observations[name] for name in names if name in reports.observations)
             for name in names:
                 del self.dirty[name]
-        removed = tuple(name for name in reports.removed if name not in self.removed_in)
+        removed = tuple(name for name in reports.removed if name not in self.removed_in)[:MAX_REPORTED]
         events = tuple(event for event in reports.events if event.id not in self.events_in)[:MAX_REPORTED]
         if not (facts or whole or observations or removed or events):
             return None

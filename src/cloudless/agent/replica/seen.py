@@ -30,7 +30,8 @@ class Seen:
         self.observation = Observation(
             replica_id=progress.replica_id,
             workload_id=workload_id,
-            phase=ReplicaPhase.PENDING,
+            # A replica of an earlier life of the agent may be anywhere by now.
+            phase=ReplicaPhase.UNKNOWN if progress.attempt else ReplicaPhase.PENDING,
             restarts=progress.restarts,
             last_exit=progress.last_exit,
             image_digest=progress.image_digest,
