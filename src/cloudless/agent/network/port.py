@@ -82,7 +82,7 @@ class Attachment:
 class HostPortTaken(PreconditionFailed):
     """A port of the node is in use by somebody else; ``by`` names who, as far as known."""
 
-    code = "CL-4121"
+    code = "CL-6101"
 
     def __init__(self, port: HostPort, by: str) -> None:
         super().__init__(
@@ -96,13 +96,13 @@ class HostPortTaken(PreconditionFailed):
 class NetworkRangeTaken(Fatal):
     """The address range of this node's replicas overlaps a route of the host."""
 
-    code = "CL-5001"
+    code = "CL-6102"
 
 
 class NetworkUnavailable(Unavailable):
     """The kernel refused: no rights, no namespaces, no nftables, or no address left."""
 
-    code = "CL-5031"
+    code = "CL-6103"
 
 
 class Network(Protocol):
