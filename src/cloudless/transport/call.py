@@ -20,7 +20,6 @@ from h2.errors import ErrorCodes
 from cloudless.transport.codec import CompiledCodec, DecodeError
 from cloudless.transport.context import CallContext, set_current_call
 from cloudless.transport.errors import OK, WireStatus
-from cloudless.transport.limits import Limits
 from cloudless.transport.protocol import DrainableHandler, GuardedProtocol
 from cloudless.transport.request import Refused, Request, read_request, request_id_of
 from cloudless.transport.stream import (
@@ -37,6 +36,7 @@ log = logging.getLogger(__name__)
 Interceptor = Callable[[CallContext], Awaitable[None]]
 _RESPONSE_HEADERS: Headers = [(":status", "200"), ("content-type", "application/grpc+proto")]
 _DRAINED = WireStatus(Status.UNAVAILABLE, "the server is shutting down; try again")
+_LATE = "the request did not arrive in time"
 _UNKNOWN_METHOD = "unknown"
 
 
@@ -45,7 +45,6 @@ class CallHost(Protocol):
 
     methods: dict[str, Method]
     codec: CompiledCodec
-    limits: Limits
     interceptors: tuple[Interceptor, ...]
     to_status: Callable[[BaseException], WireStatus]
     on_call: Callable[[str, str, float], None]
@@ -60,6 +59,7 @@ class ServerCall:
 
     def __init__(self, host: CallHost, stream: GuardedStream, request: Request, started_s: float) -> None:
         self._host = host
+        self._limits = stream.connection.limits
         self._stream = stream
         self._request = request
         self._started_s = started_s
@@ -89,13 +89,13 @@ class ServerCall:
             return None if data is None else self._decode(data)
         if self._received:
             return None
-        end_s = self._started_s + self._host.limits.request_body_s
+        end_s = self._started_s + self._limits.request_body_s
         try:
             async with asyncio.timeout_at(None if self._stream.inbox.complete else end_s):
                 data = await self._read_message()
                 only = data is not None and await self._stream.inbox.wait_eof()
         except TimeoutError:
-            raise Refused(200, Status.DEADLINE_EXCEEDED, "the request did not arrive in time") from None
+            raise Refused(200, Status.DEADLINE_EXCEEDED, _LATE) from None
         if data is None:
             raise Refused(200, Status.INVALID_ARGUMENT, "the request holds no message")
         if not only:
@@ -104,7 +104,7 @@ class ServerCall:
         return self._decode(data)
 
     async def _read_message(self) -> bytes | None:
-        inbox, limit = self._stream.inbox, self._host.limits.message_bytes
+        inbox, limit = self._stream.inbox, self._limits.message_bytes
         prefix = await inbox.read(5)
         if not prefix:
             return None
@@ -115,7 +115,13 @@ class ServerCall:
             raise Refused(
                 200, Status.RESOURCE_EXHAUSTED, f"the message has {size} bytes, at most {limit} may come"
             )
-        return await inbox.read(size) if size else b""
+        if len(inbox) >= size:
+            return await inbox.read(size) if size else b""
+        try:
+            async with asyncio.timeout(self._limits.request_body_s):
+                return await inbox.read(size)
+        except TimeoutError:
+            raise Refused(200, Status.DEADLINE_EXCEEDED, _LATE) from None
 
     def _decode(self, data: bytes) -> Any:
         return self._host.codec.decode(data, self._request.method.request_type)
@@ -244,7 +250,7 @@ class CallHandler(DrainableHandler):
         self, call: ServerCall, request: Request, stream: GuardedStream, started_s: float
     ) -> WireStatus:
         """Run the handler; how the call shall end. Raises ``ConnectionGone``."""
-        deadline_s = self._deadline(request, started_s)
+        deadline_s = self._deadline(request, stream, started_s)
         context = self._context(request, stream, deadline_s)
         set_current_call(context)
         scope = asyncio.timeout_at(deadline_s)
@@ -279,9 +285,9 @@ class CallHandler(DrainableHandler):
             log.error("call failed", extra=fields, exc_info=error)
         return status
 
-    def _deadline(self, request: Request, started_s: float) -> float | None:
+    def _deadline(self, request: Request, stream: GuardedStream, started_s: float) -> float | None:
         """When the call is to end: the caller's wish, bounded for unary calls."""
-        cardinality, longest_s = request.method.cardinality, self._host.limits.call_s
+        cardinality, longest_s = request.method.cardinality, stream.connection.limits.call_s
         streaming = cardinality.client_streaming or cardinality.server_streaming
         if request.timeout_s is None:
             return None if streaming else started_s + longest_s

@@ -16,17 +16,18 @@ from grpclib.exceptions import GRPCError
 
 from cloudless.domain import errors as domain
 from cloudless.domain.errors import CloudlessError, FieldViolation, Unavailable
-from cloudless.transport.limits import STATUS_MESSAGE_CHARS
+from cloudless.transport.limits import (
+    STATUS_DETAIL_BYTES,
+    STATUS_HINT_BYTES,
+    STATUS_MESSAGE_BYTES,
+    STATUS_VIOLATIONS,
+)
 from cloudless.transport.rpcstatus import Details, decode_details, encode_status
 
 #: The ``domain`` of our ErrorInfo details.
 ERROR_DOMAIN = "cloudless"
 #: Key of ErrorInfo's metadata under which the hint travels.
 HINT_KEY = "hint"
-#: Field violations that one status carries, and the bytes they may take together: the
-#: trailers have to fit into what common clients accept as headers (8 KiB).
-MAX_VIOLATIONS = 32
-MAX_DETAIL_BYTES = 4096
 
 _STATUS_OF: tuple[tuple[type[CloudlessError], Status], ...] = (
     (domain.Invalid, Status.INVALID_ARGUMENT),
@@ -106,16 +107,16 @@ def _status_of_domain(error: CloudlessError) -> WireStatus:
     if status is Status.INTERNAL:
         status = next((status for kind, status in _STATUS_OF if isinstance(error, kind)), Status.INTERNAL)
     violations: list[tuple[str, str]] = []
-    room = MAX_DETAIL_BYTES
-    for path, description in getattr(error, "violations", ())[:MAX_VIOLATIONS]:
-        room -= len(path) + len(description) + 16
+    room = STATUS_DETAIL_BYTES
+    for path, description in getattr(error, "violations", ())[:STATUS_VIOLATIONS]:
+        room -= len(path.encode("utf-8", "replace")) + len(description.encode("utf-8", "replace")) + 16
         if room < 0:
             break
         violations.append((path, description))
     details = Details(
         reason=error.code,
         domain=ERROR_DOMAIN,
-        metadata={HINT_KEY: _cut(error.hint)} if error.hint else {},
+        metadata={HINT_KEY: _cut(error.hint, STATUS_HINT_BYTES)} if error.hint else {},
         violations=tuple(violations),
         retry_after_s=error.retry_after_s if isinstance(error, Unavailable) else None,
     )
@@ -205,5 +206,6 @@ def percent_decode(text: str) -> str:
     return unquote(text, errors="replace")
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= STATUS_MESSAGE_CHARS else text[: STATUS_MESSAGE_CHARS - 3] + "..."
+def _cut(text: str, limit: int = STATUS_MESSAGE_BYTES) -> str:
+    data = text.encode("utf-8", "replace")
+    return text if len(data) <= limit else data[: limit - 3].decode("utf-8", "ignore") + "..."

@@ -18,6 +18,9 @@ MAX_MESSAGE_BYTES = 1 * MIB
 MAX_FRAME_BYTES = 64 * KIB
 #: Data that may wait in the socket's write buffer before senders and readers pause.
 WRITE_BUFFER_BYTES = 256 * KIB
+#: Slowest pace at which a peer may take a message that is sent to it: together with
+#: ``send_stall_s`` this bounds how long one message may take.
+SLOWEST_PEER_BYTES_PER_S = 16 * KIB
 #: How long a closing connection may flush what it still has to say.
 CLOSE_FLUSH_S = 5.0
 #: Connections that the kernel keeps waiting for us to accept.
@@ -26,8 +29,14 @@ LISTEN_BACKLOG = 4096
 LINK_LINE_BYTES = 4 * KIB
 #: How long the two first lines of a link may take together.
 LINK_HANDSHAKE_S = 5.0
-#: Longest ``grpc-message`` that is sent, in characters; the rest is cut off.
-STATUS_MESSAGE_CHARS = 1024
+#: Longest message and hint of an error that are sent, in bytes; the rest is cut off. With
+#: ``STATUS_DETAIL_BYTES`` of field violations they fit into the 8 KiB that common clients
+#: take as headers.
+STATUS_MESSAGE_BYTES = 1024
+STATUS_HINT_BYTES = 512
+STATUS_DETAIL_BYTES = 3072
+#: Most field violations that one error carries.
+STATUS_VIOLATIONS = 32
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,7 @@ CLIENT = replace(PUBLIC, idle_s=None, keepalive_interval_s=10.0, keepalive_timeo
 #: The serving end of a link: the node that dialled. Many calls at once, fast detection.
 LINK_AGENT = replace(
     PUBLIC,
+    message_bytes=4 * MIB,
     concurrent_streams=1000,
     connection_window_bytes=256 * MIB,
     idle_s=None,

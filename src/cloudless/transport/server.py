@@ -86,6 +86,7 @@ class GuardedServer:
         self._listeners: list[asyncio.AbstractServer] = []
         self._sockets: list[str] = []
         self._protocols: set[GuardedProtocol] = set()
+        self._undecided: set[asyncio.Transport] = set()  # accepted, and silent so far
         self._per_peer: dict[str, int] = {}
         self._connections = 0
         self._numbers = 0
@@ -181,6 +182,8 @@ class GuardedServer:
     async def close(self) -> None:
         """End all calls with UNAVAILABLE and close every connection."""
         await self.drain(0.0)
+        for transport in tuple(self._undecided):
+            transport.abort()
         for protocol in tuple(self._protocols):
             cast(CallHandler, protocol.handler).end_all()
         await self._until_no_calls(CANCEL_S)
@@ -223,20 +226,24 @@ class GuardedServer:
         peer = _address(transport)
         count = self._per_peer.get(peer, 0)
         local = peer == ""
-        if self._connections >= self.limits.connections or (
-            not local and count >= self.limits.connections_per_peer
-        ):
+        full = self._connections >= self.limits.connections
+        if self._draining or full or (not local and count >= self.limits.connections_per_peer):
             transport.abort()
             return None
         self._connections += 1
         self._per_peer[peer] = count + 1
-        gone = lambda: self._leave(peer)  # noqa: E731 - one closure, used three times below
+        self._undecided.add(transport)
+
+        def gone() -> None:
+            self._leave(transport, peer)
+
         to_link = None if self._links is None else lambda carrier, line: self._to_link(carrier, line, gone)
         return SniffingProtocol(
             self.limits, lambda carrier, seen: self._to_http2(carrier, seen, gone), to_link, gone
         )
 
-    def _leave(self, peer: str) -> None:
+    def _leave(self, transport: asyncio.Transport, peer: str) -> None:
+        self._undecided.discard(transport)
         self._connections -= 1
         left = self._per_peer[peer] - 1
         if left:
@@ -245,12 +252,13 @@ class GuardedServer:
             del self._per_peer[peer]
 
     def _to_http2(self, transport: asyncio.Transport, seen: bytes, gone: Callable[[], None]) -> None:
+        self._undecided.discard(transport)
         protocol = self.protocol(on_closed=lambda _: gone())
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
-        protocol.data_received(seen)
         if self._draining:
-            protocol.drain()
+            protocol.shut(reason="the server is shutting down")
+        protocol.data_received(seen)
 
     def _to_link(self, transport: asyncio.Transport, line: bytes, gone: Callable[[], None]) -> None:
         assert self._links is not None

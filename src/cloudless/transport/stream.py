@@ -16,6 +16,7 @@ from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError, TooManyStreamsError
 
 from cloudless.transport.grpclib_private import Stream
+from cloudless.transport.limits import SLOWEST_PEER_BYTES_PER_S
 
 if TYPE_CHECKING:
     from cloudless.transport.protocol import GuardedConnection
@@ -69,6 +70,10 @@ class Inbox:
     def ended(self) -> bool:
         """True when the peer has ended its side and everything was read."""
         return self._ended and not self._data
+
+    def __len__(self) -> int:
+        """Bytes that wait to be read."""
+        return len(self._data)
 
     @property
     def complete(self) -> bool:
@@ -170,12 +175,14 @@ class GuardedStream(Stream):
         """
         h2, stream_id = self._h2_connection, cast(int, self.id)
         view, position, size = memoryview(data), 0, len(data)
+        end_s: float | None = None
         while True:
             await self._writable()
             self.check_open()
             window = h2.local_flow_control_window(stream_id)
             if window <= 0 < size:
-                await self._window_open()
+                end_s = end_s or self._latest(size)
+                await self._window_open(end_s)
                 continue
             end = min(size, position + min(window, h2.max_outbound_frame_size))
             last = end == size
@@ -233,11 +240,17 @@ class GuardedStream(Stream):
             self.connection.abort("the peer reads nothing")
             raise PeerStalled(f"the peer read nothing for {stall_s:g} s") from None
 
-    async def _window_open(self) -> None:
+    def _latest(self, size: int) -> float:
+        """When a message of ``size`` bytes must have been taken, in the loop's time."""
+        patience_s = self.connection.limits.send_stall_s + size / SLOWEST_PEER_BYTES_PER_S
+        return asyncio.get_running_loop().time() + patience_s
+
+    async def _window_open(self, end_s: float) -> None:
+        """Wait for room in the peer's window, for the stall limit and until ``end_s`` at most."""
         stall_s = self.connection.limits.send_stall_s
         self.window_updated.clear()
         try:
-            async with asyncio.timeout(stall_s):
+            async with asyncio.timeout_at(min(end_s, asyncio.get_running_loop().time() + stall_s)):
                 await self.window_updated.wait()
         except TimeoutError:
-            raise PeerStalled(f"the peer read nothing for {stall_s:g} s") from None
+            raise PeerStalled(f"the peer read too little for {stall_s:g} s") from None

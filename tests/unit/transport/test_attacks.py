@@ -346,3 +346,32 @@ async def test_connections_are_counted_and_freed(
         peers[0].writer.close()
         await eventually(lambda: server.connections < 5)
         await unharmed(demo, port)
+
+
+async def test_a_stream_message_that_drips_is_answered(
+    demo: ModuleType, echo: Any, serve: Any, raw_peer: Any
+) -> None:
+    async with serve(echo, limits=QUICK) as (_, port):
+        peer = await raw_peer(port)
+        stream = peer.call("Talk")
+        peer.h2.send_data(stream, struct.pack(">BI", 0, 100) + b"x")
+        peer.flush()
+        assert (await peer.status(stream))["grpc-status"] == "4"
+
+
+async def test_a_reader_that_takes_a_byte_at_a_time_is_cut_off(
+    demo: ModuleType, echo: Any, serve: Any, raw_peer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloudless.transport.stream.SLOWEST_PEER_BYTES_PER_S", 10**9)
+    async with serve(echo, limits=QUICK) as (_, port):
+        peer = await raw_peer(port)
+        stream = peer.call("Many")
+        peer.message(stream, encode(demo.Everything(int32_value=10, raw=bytes(14_000))))
+
+        def drip(event: Any) -> bool:
+            if peer.h2.local_flow_control_window(stream) >= 0 and not peer.eof:
+                peer.raw(WindowUpdateFrame(stream, window_increment=1))
+            return isinstance(event, h2.events.TrailersReceived)
+
+        trailers = await peer.until(drip)
+        assert dict(trailers.headers)[b"grpc-status"] == b"14"
