@@ -30,6 +30,7 @@ look   | logs     | logs         | Show what replicas write
 inside | exec     | execute      | Run a program in a replica
 inside | image    | image        | List, pull, remove and import images of this node
 more   | serve    | -            | Run the coordinator, the agent, or both
+more   | reset    | -            | Remove all that serve made on this machine
 more   | schema   | schema       | Print the JSON Schema of manifests
 more   | version  | version      | Print versions of client and coordinator
 """
@@ -40,6 +41,8 @@ VERBS: dict[str, Verb] = {
     )
 }
 GROUPS = {"work": "Change", "look": "Look", "inside": "Go inside", "more": "More"}
+#: Verbs that read their own words (``cli.serve``).
+ROLE_VERBS = frozenset({"serve", "reset"})
 #: Other words for the same verb.
 ALIASES = {"rm": "delete", "ls": "get", "ps": "get", "node": "nodes", "images": "image", "event": "events"}
 #: Verbs of later versions: named so that the answer is better than "unknown".

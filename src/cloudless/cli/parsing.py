@@ -11,7 +11,7 @@ import importlib
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from cloudless.cli.catalog import ALIASES, GROUPS, PLANNED, VERBS
+from cloudless.cli.catalog import ALIASES, GROUPS, PLANNED, ROLE_VERBS, VERBS
 from cloudless.cli.lean import import_api
 from cloudless.domain.errors import CloudlessError
 from cloudless.sdk.suggest import did_you_mean
@@ -78,7 +78,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     name = ALIASES.get(found.verb, found.verb)
     if name not in VERBS:
         raise _unknown_verb(found.verb)
-    if name == "serve":
+    if name in ROLE_VERBS:
         rest = found.rest + (["--", *after] if after is not None else [])
         return argparse.Namespace(verb=name, module="", rest=rest, color=found.color)
     parser = verb_parser(name)

@@ -7,6 +7,7 @@ a second signal ends the process at once (containers run on either way).
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import gc
@@ -163,3 +164,47 @@ def _configure_logs(settings: dict[str, Any]) -> None:
 
     as_json = None if settings["log_format"] == "auto" else settings["log_format"] == "json"
     configure(json_lines=as_json, level=settings["log_level"].upper(), stream=sys.stderr)
+
+
+def reset(argv: Sequence[str]) -> int:
+    """``cloudless reset``: remove all that serving from a data directory made here."""
+    parser = argparse.ArgumentParser(
+        prog="cloudless reset",
+        description="Remove all containers, networks, images and state that 'cloudless serve' made "
+        "on this machine in one data directory. Nothing may serve from it meanwhile.",
+    )
+    parser.add_argument("--data-dir", default="/var/lib/cloudless", help="(default: %(default)s)")
+    parser.add_argument(
+        "--containerd", default="auto", help="as it was given to serve (default: %(default)s)"
+    )
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+    given = parser.parse_args(argv)
+    try:
+        if os.geteuid() != 0:
+            raise Invalid("reset needs root", hint="run it with sudo")
+        if not given.yes and not _agreed(given.data_dir):
+            return exits.ERROR
+        return _reset(given.data_dir, given.containerd)
+    except CloudlessError as error:
+        show(error, Terminal(sys.stderr, os.environ))
+        return exits.USAGE if isinstance(error, Invalid) else exits.ERROR
+
+
+def _reset(data_dir: str, containerd: str) -> int:
+    from cloudless.agent.config import AgentConfig
+    from cloudless.agent.reset import reset as reset_node
+    from cloudless.aio.clock import SystemClock
+    from cloudless.aio.ids import random_id
+
+    config = _validated(AgentConfig, {"data_dir": data_dir, "containerd": containerd})
+    for line in asyncio.run(reset_node(config, SystemClock(), random_id)):
+        sys.stdout.write(f"removed {line}\n")
+    return exits.OK
+
+
+def _agreed(data_dir: str) -> bool:
+    if not sys.stdin.isatty():
+        raise Invalid(f"this removes everything in {data_dir}", hint="say --yes when that is meant")
+    sys.stderr.write(f"Remove everything that Cloudless made on this machine ({data_dir})? [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from cloudless.cli import exits
+from cloudless.cli.catalog import ROLE_VERBS
 from cloudless.cli.parsing import ShowHelp, parse
 from cloudless.cli.terminal import Terminal
 
@@ -61,11 +62,11 @@ def _guarded(words: list[str]) -> int:
     try:
         arguments = parse(words)
         verb = arguments.verb
-        if verb == "serve":
-            from cloudless.cli.serve import serve
+        if verb in ROLE_VERBS:
+            from cloudless.cli import serve
 
             gc.enable()
-            return serve(arguments.rest)
+            return serve.reset(arguments.rest) if verb == "reset" else serve.serve(arguments.rest)
         from cloudless.cli.context import Context
 
         context = Context(arguments)

@@ -1,0 +1,122 @@
+"""Undo a node: remove all that Cloudless made on this machine for one data directory.
+
+For ``cloudless reset``, while nothing serves from that directory. Containers, network,
+rules, mounts, control groups and a private containerd go, then the directory itself. A
+containerd that Cloudless did not start keeps its images; nothing that is not ours is touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from cloudless.agent import identity
+from cloudless.agent.config import AgentConfig
+from cloudless.agent.daemon import choose
+from cloudless.aio.clock import Clock
+from cloudless.domain.errors import Fatal
+
+#: Longest time for removing everything.
+RESET_TIMEOUT_S = 120.0
+#: Containers that are removed at the same time.
+AT_ONCE = 8
+CGROUPS = Path("/sys/fs/cgroup")
+CGROUP_PARENT = "cloudless"
+
+
+async def reset(config: AgentConfig, clock: Clock, new_id: Callable[[], str]) -> tuple[str, ...]:
+    """Remove everything; returns one line for each kind of thing that was removed.
+
+    Raises ``DataDirTaken`` while an agent runs, ``Fatal`` when something cannot be removed.
+    Running it again goes on where it was stopped.
+    """
+    if not config.data_dir.exists():
+        return ()
+    done: list[str] = []
+    async with asyncio.timeout(RESET_TIMEOUT_S):
+        if (config.folder / "node.json").exists():
+            with identity.locked(config.folder):
+                done += await _reset_node(config, clock, new_id)
+    done += _remove_folder(config.data_dir)
+    done += _remove_cgroups(CGROUPS)
+    return tuple(done)
+
+
+async def _reset_node(config: AgentConfig, clock: Clock, new_id: Callable[[], str]) -> list[str]:
+    from cloudless.agent.network.kernel import KernelNetwork
+    from cloudless.agent.runtime.containerd import ContainerdRuntime
+    from cloudless.containerd.client import ContainerdClient
+
+    me = identity.load_identity(config.folder, clock, new_id)
+    chosen = await choose(config, clock, new_id)
+    client = ContainerdClient(chosen.socket, clock=clock, new_id=new_id)
+    runtime = ContainerdRuntime(client, node_id=me.node_id, folder=config.folder, clock=clock, new_id=new_id)
+    done = []
+    try:
+        slots = asyncio.Semaphore(AT_ONCE)
+
+        async def delete(container_id: str) -> None:
+            async with slots:
+                await runtime.delete(container_id)
+
+        async with asyncio.TaskGroup() as group:
+            containers = await runtime.list()
+            for container in containers:
+                group.create_task(delete(container.id))
+        done.append(f"{len(containers)} containers")
+    finally:
+        await runtime.close()
+    network = KernelNetwork(str(config.folder), config.folder / "network", network_range=config.network_range)
+    try:
+        removed = await network.collect(())
+        done.append(f"{len(removed)} network attachments")
+    finally:
+        await network.close()
+    if chosen.daemon is not None:
+        await chosen.daemon.stop()
+        done.append("the private containerd")
+    return done
+
+
+def _remove_folder(folder: Path) -> list[str]:
+    """Remove a directory, but never through a mount."""
+    for mount in sorted(_mounts_below(folder.resolve()), reverse=True):
+        subprocess.run(["umount", mount], check=False, capture_output=True)
+    left = list(_mounts_below(folder.resolve()))
+    if left:
+        raise Fatal(
+            f"{left[0]} is still mounted", hint="see who uses it with fuser -vm, then run reset again"
+        )
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise Fatal(f"cannot remove {folder}: {error}", hint="run reset again as root") from None
+    return [str(folder)]
+
+
+def _mounts_below(folder: Path) -> Iterator[str]:
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        place = line.split()[4].encode().decode("unicode_escape")
+        if place.startswith(f"{folder}/"):
+            yield place
+
+
+def _remove_cgroups(root: Path) -> list[str]:
+    """Remove our parent groups where nothing is left in them."""
+    removed = False
+    for parent in [root / CGROUP_PARENT, *root.glob(f"*/{CGROUP_PARENT}")]:
+        if not parent.is_dir():
+            continue
+        for group in sorted((path for path in parent.rglob("*") if path.is_dir()), reverse=True):
+            with contextlib.suppress(OSError):  # somebody else's containers live in it
+                group.rmdir()
+        with contextlib.suppress(OSError):
+            parent.rmdir()
+            removed = True
+    return ["control groups"] if removed else []
