@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import TYPE_CHECKING, Any
 
 from cloudless.domain.quantity import format_bytes, format_cpu
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from cloudless.sdk.workload import Workload
 
 
+_BREAKS = re.compile("[\r\x85\u2028\u2029\ufeff]")
 #: Fields that take a count or a percentage.
 COUNT_FIELDS = ("max_surge", "max_unavailable", "min_available")
 
@@ -61,8 +63,18 @@ def _amounts(values: dict[str, int]) -> dict[str, str]:
 def dump_yaml(value: dict[str, Any]) -> str:
     """YAML 1.2 that older readers understand alike: what they would take for a number is quoted."""
     from ruamel.yaml import YAML
+    from ruamel.yaml.representer import SafeRepresenter
 
+    class Representer(SafeRepresenter):
+        """Writes texts with unusual line breaks in double quotes: plain ones would be folded."""
+
+    def text(representer: Any, data: str) -> Any:
+        style = '"' if _BREAKS.search(data) else None
+        return representer.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+    Representer.add_representer(str, text)
     yaml = YAML(typ="safe", pure=True)
+    yaml.Representer = Representer
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.allow_unicode = True
