@@ -98,8 +98,6 @@ class LogSource:
         channel = self._context.nodes.bulk(record.node_id, node.name if node is not None else "")
         resumed, skip = self._last_at is not None, self._at_last
         request = api.StreamLogsRequest(
-            namespace=record.namespace,
-            name=record.name,
             replica=record.id,
             follow=self._follow,
             tail_lines=None if resumed else self._tail_lines,
