@@ -76,6 +76,12 @@ def available(cluster: Cluster, workload_id: str, now: datetime.datetime) -> set
     return found
 
 
+def ready(cluster: Cluster, one: ReplicaRecord) -> bool:
+    node, seen = cluster.nodes.get(one.node_id), cluster.observations.get(one.id)
+    connected = node is not None and node.phase in (NodePhase.READY, NodePhase.NOT_READY)
+    return connected and seen is not None and seen.ready
+
+
 def template_of(cluster: Cluster, one: ReplicaRecord) -> str:
     revision = cluster.revision_of(one)
     return revision.template_hash if revision else ""
@@ -158,6 +164,13 @@ class Watch:
             return
         was, still = available(before, workload_id, now), available(after, workload_id, now)
         _, least = limits(spec)
+        staying = [one for one in after.replicas_of(workload_id) if one.run and not lost(after, one)]
+        target = after.newest_revision(workload_id)
+        assert target is not None
+        both = [*before.replicas_of(workload_id), *staying]
+        if all(template_of(after, one) == target.template_hash for one in both):
+            unready = [one for one in staying if one.id in before.replicas and not ready(before, one)]
+            require(was == still or not unready, "ready-stop-last", unready)
         require(was == still or len(still) >= least, "floor", (len(was), len(still), least))
 
     def state(self, cluster: Cluster, workload_id: str, now: datetime.datetime) -> None:

@@ -60,8 +60,8 @@ class Machine:
 
 
 def node_record(name: str, **facts: object) -> NodeRecord:
-    """A ready node with room for 20 replicas of the world's workload."""
-    given = {"capacity": {"memory": "2000Mi", "cpu": "4"}, "zone": "a", **facts}
+    """A ready node with room for 7 replicas of the world's workload."""
+    given = {"capacity": {"memory": "750Mi", "cpu": "4"}, "zone": "a", **facts}
     parsed = NodeFacts.model_validate({"id": f"{name}-id", "name": name, **given})
     return NodeRecord(facts=parsed, joined_at=START, changed_at=START, session=f"{name}-session")
 
