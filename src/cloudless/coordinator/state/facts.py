@@ -137,7 +137,7 @@ class Facts:
 
     def _put_observation(self, model: Model, parts: tuple[str, ...], changes: Changes, revision: int) -> None:
         seen = cast(Observation, model)
-        self.cluster.observations[parts[1]] = seen
+        self.cluster.put_observation(seen)
         changes.workloads.add(parts[0])
         changes.freed |= seen.phase in ENDED
 
@@ -177,7 +177,7 @@ class Facts:
         changes.freed = True
 
     def _drop_observation(self, parts: tuple[str, ...], changes: Changes) -> None:
-        self.cluster.observations.pop(parts[1], None)
+        self.cluster.drop_observation(parts[1])
         changes.workloads.add(parts[0])
         record = self.cluster.replicas.get(parts[1])
         if record is not None:
