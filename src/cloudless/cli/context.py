@@ -40,6 +40,11 @@ class Context:
         return self._target
 
     @property
+    def known_target(self) -> Target | None:
+        """The target if it was found already: for messages about errors."""
+        return self._target
+
+    @property
     def namespace(self) -> str:
         """The namespace of names without one; empty for all of them (``-A``)."""
         return "" if getattr(self.arguments, "all_namespaces", False) else self.target.namespace

@@ -97,7 +97,7 @@ def _ended_badly(error: BaseException, verb: str, stderr: Terminal, context: obj
     sys.stdout.flush()
     if verb == "logs" and isinstance(error, KeyboardInterrupt):
         return exits.OK
-    problems.show(error, stderr, getattr(context, "target", None))
+    problems.show(error, stderr, getattr(context, "known_target", None))
     code = problems.exit_code_of(error)
     if verb == "exec" and code not in (exits.USAGE, exits.INTERRUPTED):
         return exits.EXEC_FAILED

@@ -43,7 +43,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-t", "--tty", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("-it", "-ti", dest="tty", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("argv", metavar="-- PROGRAM ARG", nargs=argparse.REMAINDER, help="what to run")
+    parser.add_argument("argv", metavar="-- PROGRAM ARG", nargs="*", help="what to run")
 
 
 async def run(context: Context) -> int:
