@@ -19,37 +19,46 @@ START_TIMEOUT_S = 20
 class EtcdServer:
     """Starts, kills and restarts one etcd on the same data and the same port."""
 
-    def __init__(self, folder: Path, *extra: str, tls: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, *extra: str, tls: Sequence[str] = (), name: str = "one") -> None:
         if shutil.which("etcd") is None:
             pytest.skip("needs etcd (Debian: etcd-server)")
         self.folder = folder
+        self.name = name
         self.client_port, self.peer_port = free_ports(2)
         self.scheme = "https" if tls else "http"
         self.extra = [*extra, *tls]
+        self.members = f"{name}={self.peer}"
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.client_port}"
 
+    @property
+    def peer(self) -> str:
+        return f"http://127.0.0.1:{self.peer_port}"
+
     def start(self) -> None:
-        client = f"{self.scheme}://{self.address}"
-        peer = f"http://127.0.0.1:{self.peer_port}"
+        client, peer = f"{self.scheme}://{self.address}", self.peer
         command = [
-            *("etcd", "--name=one", f"--data-dir={self.folder / 'etcd'}"),
+            *("etcd", f"--name={self.name}", f"--data-dir={self.folder / self.name}"),
             *(f"--listen-client-urls={client}", f"--advertise-client-urls={client}"),
             *(f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}"),
-            *(f"--initial-cluster=one={peer}", "--log-level=error", "--enable-pprof=false"),
+            *(f"--initial-cluster={self.members}", "--log-level=error", "--enable-pprof=false"),
             *("--heartbeat-interval=10", "--election-timeout=100"),
             *self.extra,
         ]
-        with (self.folder / "etcd.log").open("ab") as log:
+        with (self.folder / f"{self.name}.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         deadline_s = time.monotonic() + START_TIMEOUT_S
         while not self._listens():
-            assert self.process.poll() is None, (self.folder / "etcd.log").read_text()
+            assert self.process.poll() is None, (self.folder / f"{self.name}.log").read_text()
             assert time.monotonic() < deadline_s, "etcd does not listen"
             time.sleep(0.005)
+
+    def wipe(self) -> None:
+        """Forget all data, as a restore from nothing would."""
+        shutil.rmtree(self.folder / self.name)
 
     def kill(self) -> None:
         """Power cut: nothing is flushed."""
@@ -80,6 +89,14 @@ class EtcdServer:
     def _listens(self) -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.client_port)) == 0
+
+
+def cluster(folder: Path, size: int) -> list[EtcdServer]:
+    """Members of one cluster, not started yet."""
+    servers = [EtcdServer(folder, name=f"member{number}") for number in range(size)]
+    for server in servers:
+        server.members = ",".join(f"{one.name}={one.peer}" for one in servers)
+    return servers
 
 
 def free_ports(count: int) -> list[int]:
