@@ -11,6 +11,7 @@ import asyncio
 import logging
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Protocol
 
 from grpclib.const import Handler as Method
@@ -20,6 +21,7 @@ from h2.errors import ErrorCodes
 from cloudless.transport.codec import CompiledCodec, DecodeError
 from cloudless.transport.context import CallContext, set_current_call
 from cloudless.transport.errors import OK, WireStatus
+from cloudless.transport.limits import Limits
 from cloudless.transport.protocol import DrainableHandler, GuardedProtocol
 from cloudless.transport.request import Refused, Request, read_request, request_id_of
 from cloudless.transport.stream import (
@@ -36,6 +38,7 @@ log = logging.getLogger(__name__)
 Interceptor = Callable[[CallContext], Awaitable[None]]
 _RESPONSE_HEADERS: Headers = [(":status", "200"), ("content-type", "application/grpc+proto")]
 _DRAINED = WireStatus(Status.UNAVAILABLE, "the server is shutting down; try again")
+_OVERLOADED = WireStatus(Status.RESOURCE_EXHAUSTED, "the server runs as many calls as it may; try again")
 _LATE = "the request did not arrive in time"
 _UNKNOWN_METHOD = "unknown"
 
@@ -45,6 +48,8 @@ class CallHost(Protocol):
 
     methods: dict[str, Method]
     codec: CompiledCodec
+    limits: Limits
+    calls_running: int
     interceptors: tuple[Interceptor, ...]
     to_status: Callable[[BaseException], WireStatus]
     on_call: Callable[[str, str, float], None]
@@ -198,11 +203,20 @@ class CallHandler(DrainableHandler):
 
     def accept(self, stream: Any, headers: Any, release_stream: Callable[[], None]) -> None:
         stream_id: int = stream.id
+        if self._host.calls_running >= self._host.limits.calls:
+            # No task for it: refusing has to be cheaper than asking.
+            with suppress(ConnectionGone):  # it may have been reset in the same breath
+                stream.send_now(None, b"", _RESPONSE_HEADERS + _OVERLOADED.trailers())
+            stream.reset_nowait(ErrorCodes.NO_ERROR)
+            release_stream()
+            return
+        self._host.calls_running += 1
         task = self._host.start_call(f"{self._number}.{stream_id}", self._serve(stream, headers))
         self._tasks[stream_id] = task
 
         def ended(_: asyncio.Task[Any]) -> None:
             self._tasks.pop(stream_id, None)
+            self._host.calls_running -= 1
             release_stream()
 
         task.add_done_callback(ended)

@@ -68,9 +68,10 @@ class Limits:
     resets: int = 200
     control_frames: int = 1000
 
-    # Connections of one server.
+    # Of one server: its connections, those of one peer, and the calls of all together.
     connections: int = 10_000
     connections_per_peer: int = 100
+    calls: int = 10_000
 
     def __post_init__(self) -> None:
         """Refuse limits that contradict each other (``ValueError``)."""
@@ -97,7 +98,7 @@ LINK_AGENT = replace(
     resets=2000,
     control_frames=20_000,
     keepalive_interval_s=2.0,
-    keepalive_timeout_s=3.0,
+    keepalive_timeout_s=2.0,
 )
 
 #: The calling end of a link: the coordinator, over the socket it accepted.

@@ -12,13 +12,14 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, cast
 
 from grpclib.config import Configuration
 from h2.config import H2Configuration
 from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated, Event, RemoteSettingsChanged, RequestReceived, StreamReset
-from h2.exceptions import H2Error
+from h2.exceptions import H2Error, ProtocolError
 
 from cloudless.transport.frames import CalmDown, GuardedH2
 from cloudless.transport.grpclib_private import AbstractHandler, Connection, EventsProcessor, H2Protocol
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 
 #: How often a connection may write one line about a failed call or a refused peer.
 LOG_INTERVAL_S = 1.0
+#: A keepalive check that comes so much too late proves that our own loop was blocked.
+LATE_TICK_S = 0.5
 _SERVER_H2 = H2Configuration(
     client_side=False,
     header_encoding="latin-1",
@@ -142,7 +145,8 @@ class GuardedProcessor(EventsProcessor):
         stream_id = event.stream_id
         if len(self.streams) >= self.connection.limits.concurrent_streams or self.goaway:
             self.connection.h2.charge_reset(stream_id)
-            self.connection.h2.reset_stream(stream_id, ErrorCodes.REFUSED_STREAM)
+            with suppress(ProtocolError):  # the peer may have reset it in the same breath
+                self.connection.h2.reset_stream(stream_id, ErrorCodes.REFUSED_STREAM)
             return
         super().process_request_received(event)
 
@@ -223,7 +227,7 @@ class GuardedProtocol(H2Protocol):
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
-        self._heard_s = self._used_s = 0.0
+        self._heard_s = self._used_s = self._due_s = 0.0
         self._paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -318,7 +322,7 @@ class GuardedProtocol(H2Protocol):
             self._settled.set()
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = self._loop.call_later(self.limits.keepalive_interval_s, self._tick)
+            self._tick_later(self.limits.keepalive_interval_s)
 
     def _on_handshake_timeout(self) -> None:
         self.connection.abort(f"no HTTP/2 preface within {self.limits.handshake_s:g} s")
@@ -330,6 +334,9 @@ class GuardedProtocol(H2Protocol):
 
     def _tick(self) -> None:
         now_s, limits = self._loop.time(), self.limits
+        if now_s - self._due_s > LATE_TICK_S:
+            # This process stood still, so the peer may have spoken unheard: ask it again.
+            self._heard_s = max(self._heard_s, now_s - limits.keepalive_interval_s)
         silent_s = now_s - self._heard_s
         if silent_s >= limits.keepalive_interval_s + limits.keepalive_timeout_s:
             self.connection.abort(f"the peer was silent for {silent_s:.1f} s")
@@ -340,9 +347,11 @@ class GuardedProtocol(H2Protocol):
         if silent_s >= limits.keepalive_interval_s * 0.9 and not self.connection.is_closing():
             self.connection.h2.ping(b"cloudles")
             self.connection.flush()
-        self._timer = self._loop.call_later(
-            min(limits.keepalive_interval_s, limits.keepalive_timeout_s), self._tick
-        )
+        self._tick_later(min(limits.keepalive_interval_s, limits.keepalive_timeout_s) / 2)
+
+    def _tick_later(self, delay_s: float) -> None:
+        self._due_s = self._loop.time() + delay_s
+        self._timer = self._loop.call_later(delay_s, self._tick)
 
 
 def peer_name(transport: asyncio.BaseTransport) -> str:

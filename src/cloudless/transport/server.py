@@ -90,6 +90,7 @@ class GuardedServer:
         self._per_peer: dict[str, int] = {}
         self._connections = 0
         self._numbers = 0
+        self.calls_running = 0
         self._draining = False
 
     async def __aenter__(self) -> Self:
@@ -268,6 +269,7 @@ class GuardedServer:
             return
         handshake = LinkHandshake(self._links, transport, line, peer_name(transport), gone, self._link_limits)
         transport.set_protocol(handshake)
+        self._undecided.discard(transport)  # the handshake's task ends it from here on
         self._numbers += 1
         self.start_call(f"link.{self._numbers}", handshake.run())
 

@@ -322,6 +322,26 @@ async def test_streams_over_the_limit_are_refused_one_by_one(
         assert (await peer.status(streams[0]))["grpc-status"] == "0"
 
 
+@pytest.mark.parametrize("change", [{"concurrent_streams": 5}, {"calls": 5}], ids=str)
+async def test_refusing_a_stream_that_is_reset_in_the_same_breath(
+    change: dict[str, int], demo: ModuleType, echo: Any, serve: Any, raw_peer: Any, eventually: Any
+) -> None:
+    async with serve(echo, limits=dataclasses.replace(PUBLIC, **change)) as (server, port):
+        peer = await raw_peer(port)
+        await peer.until(lambda event: isinstance(event, h2.events.RemoteSettingsChanged))
+        peer.h2.remote_settings.max_concurrent_streams = 1000
+        peer.h2.remote_settings.acknowledge()
+        kept = [peer.call("Collect") for _ in range(5)]
+        await eventually(lambda: server.running_calls == 5)
+        for _ in range(5):
+            stream = peer.h2.get_next_available_stream_id()
+            peer.h2.send_headers(stream, [(":method", "POST"), (":path", "/demo.Echo/Once")])
+            peer.h2.reset_stream(stream)
+        peer.flush()
+        peer.message(kept[0], b"")
+        assert (await peer.status(kept[0]))["grpc-status"] == "0"
+
+
 async def test_headers_over_the_limit_end_the_connection(
     demo: ModuleType, echo: Any, serve: Any, raw_peer: Any
 ) -> None:

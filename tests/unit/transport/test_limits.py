@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import subprocess
 import sys
+from types import ModuleType
 from typing import Any
 
 import pytest
 
+from cloudless.domain.errors import Exhausted
 from cloudless.transport.limits import CLIENT, LINK_AGENT, PUBLIC
 from cloudless.transport.server import GuardedServer
 
@@ -59,6 +62,40 @@ async def test_connections_of_one_peer_are_limited() -> None:
     assert admitted("192.0.2.1") is None
     second.connection_lost(None)
     assert server.connections == 7
+
+
+async def test_calls_over_the_limit_of_the_server_are_refused_without_a_task(
+    demo: ModuleType, echo: Any, serve: Any, client: Any, eventually: Any
+) -> None:
+    limits = dataclasses.replace(PUBLIC, calls=3)
+    async with serve(echo, limits=limits) as (server, port), client(port) as stub:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(stub.once(demo.Everything(text="wait"))) for _ in range(3)]
+            await eventually(lambda: echo.started == 3)
+            for _ in range(5):
+                with pytest.raises(Exhausted, match="as many calls"):
+                    await stub.once(demo.Everything())
+            echo.release.set()
+        assert len(tasks) == 3
+        assert (await stub.once(demo.Everything(text="free"))).text == "free"
+        await eventually(lambda: server.calls_running == 0)
+
+
+async def test_a_blocked_loop_does_not_take_its_peers_for_dead(
+    demo: ModuleType, echo: Any, serve: Any, client: Any
+) -> None:
+    async with serve(echo) as (server, port), client(port) as stub:
+        await stub.once(demo.Everything())
+        protocol = next(iter(server._protocols))
+        protocol._heard_s -= 1000
+        protocol._due_s -= 900  # the check comes 900 s too late
+        protocol._tick()
+        assert not protocol.connection.is_closing()
+        assert (await stub.once(demo.Everything(text="alive"))).text == "alive"
+        protocol._heard_s -= 1000
+        protocol._tick()  # in time, and nothing was heard
+        async with asyncio.timeout(5):
+            await protocol.closed.wait()
 
 
 def test_a_client_loads_no_protobuf_and_no_server() -> None:
