@@ -31,6 +31,7 @@ from cloudless.store.limits import (
     RECONNECT_BASE_S,
     RECONNECT_CAP_S,
     RESIGN_TIMEOUT_S,
+    SHORTEST_SLEEP_S,
 )
 from cloudless.store.port import (
     Compare,
@@ -111,7 +112,7 @@ class Leadership:
             if remaining_s <= 0:
                 self.stand_down("the lease could not be renewed in time")
                 return
-            await self._clock.sleep(min(delay_s, remaining_s))
+            await self._clock.sleep(max(min(delay_s, remaining_s), SHORTEST_SLEEP_S))
             delay_s = await self._renew_once()
 
     async def _renew_once(self) -> float:

@@ -60,6 +60,9 @@ WATCH_BUFFER_BATCHES: Final = 256
 RECONNECT_BASE_S: Final = 0.02
 RECONNECT_CAP_S: Final = 1.0
 
+#: Shorter sleeps are not asked for: a clock with a coarse resolution would not move.
+SHORTEST_SLEEP_S: Final = 0.001
+
 # Election.
 ELECTION_TTL_S: Final = 15
 #: Part of the lease that a leader does not use, against clocks of different speed.

@@ -25,6 +25,7 @@ from cloudless.store.limits import (
     GROUP_COMMIT_BYTES,
     GROUP_COMMIT_WRITES,
     MAX_WAITING_WRITES,
+    SHORTEST_SLEEP_S,
 )
 from cloudless.store.model import Change, LeaseState, Model
 from cloudless.store.port import Compare, KeyValue, Lease, Op, Page, StoreStatus, TxnResult, WatchBatch
@@ -256,7 +257,7 @@ class LocalStore:
         while self._model.leases.get(lease_id) is state:
             remaining_s = state.deadline_s - self._clock.monotonic()
             if remaining_s > 0:
-                await self._clock.sleep(remaining_s)
+                await self._clock.sleep(max(remaining_s, SHORTEST_SLEEP_S))
                 continue
             try:
                 self._check_writable()
