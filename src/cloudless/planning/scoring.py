@@ -4,9 +4,10 @@
 Every term lies between 0 and 1:
 
 - locality: the part of the affinity rules (by weight) whose replicas are near.
-- reliability: 1 minus what the loss of this node or its domain would take: the largest
-  of its share of the workload's replicas, its domain's share by each spread rule, and
-  the part of the anti-affinity rules (by weight) that it goes against.
+- reliability: 1 minus what the loss of this node or its domain would take: its share of
+  the workload's replicas; with rules, the mean of that and the largest of its domain's
+  share by each spread rule and the part of the anti-affinity rules (by weight) that it
+  goes against.
 - cost: how full the node would be, CPU and memory averaged. Full nodes are preferred
   (bin-packing), so that as few nodes as possible are in use.
 - utilization_balance: 1 minus the distance between its CPU and memory use, so that
@@ -71,7 +72,7 @@ def score_of(room: NodeRoom, demand: Demand, own_share: float, near: Neighbourho
     cost, balance = (cpu + memory) / 2, 1.0 - abs(cpu - memory)
     if near is None:
         return Score(0.0, 1.0 - own_share, cost, balance, 0.0)
-    exposure = max(own_share, _against(node, near), *(one.share(node) for one in near.spread), 0.0)
+    exposure = (own_share + max(_against(node, near), *(one.share(node) for one in near.spread), 0.0)) / 2
     distance = max((one.distance(node) for one in near.affinity), default=0.0)
     return Score(_locality(node, near), 1.0 - exposure, cost, balance, distance)
 
