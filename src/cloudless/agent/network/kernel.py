@@ -8,9 +8,7 @@ waits for the kernel and no two changes ever cross; a batch of removals is one c
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
-import fcntl
 import ipaddress
 import logging
 import os
@@ -23,10 +21,12 @@ from typing import TypeVar
 
 from cloudless.agent.network import rules
 from cloudless.agent.network.addresses import choose_range, next_address, parse_routes, range_of
+from cloudless.agent.network.conntrack import forget_udp
 from cloudless.agent.network.hostports import holder_of
 from cloudless.agent.network.leases import Lease, Leases
 from cloudless.agent.network.limits import DEFAULT_RANGES
 from cloudless.agent.network.names import REPLICA_INTERFACE, Names
+from cloudless.agent.network.neighbours import NAMESPACES, abandoned, claim, forget, in_turn
 from cloudless.agent.network.nft import Nft, NftError
 from cloudless.agent.network.plumbing import Plumbing
 from cloudless.agent.network.port import (
@@ -68,6 +68,7 @@ class KernelNetwork:
         self._network: ipaddress.IPv4Network | None = None
         self._forwarded: set[str] = set()  # ids whose host ports are in the table
         self._unleased: dict[str, ipaddress.IPv4Address] = {}  # namespaces whose lease was lost
+        self._claim: int | None = None
         self._last = 0
         self._leaving: set[str] = set()
         self._left: dict[str, Exception] = {}
@@ -123,23 +124,21 @@ class KernelNetwork:
         return False
 
     def _new_plumbing(self, network: ipaddress.IPv4Network) -> Plumbing:
-        return Plumbing(self.names, self._run_directory / self.names.mark / "netns", network)
+        return Plumbing(self.names, self._run_directory / self.names.mark / NAMESPACES, network)
 
     def _open(self) -> Plumbing:
         if self._plumbing is not None:
             return self._plumbing
         self._leases.open()
-        self._run_directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-        lock = os.open(self._run_directory / "range.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # two agents that start together choose in turn
+        with in_turn(self._run_directory):
+            if self._claim is None:
+                self._claim = claim(self._run_directory, self.names.mark)
+            self._bury_the_dead()
             network = self._choose_range()
             plumbing = self._new_plumbing(network)
             if not self._leases.all() and not plumbing.namespaces():
                 plumbing.remove_bridge()  # of an earlier run, perhaps with another range
             plumbing.open_bridge()
-        finally:
-            os.close(lock)
         self._network, self._plumbing = network, plumbing
         for attachment_id in plumbing.namespaces():
             address = plumbing.address_inside(attachment_id)
@@ -148,6 +147,18 @@ class KernelNetwork:
         self._last = max((int(address) for address in self._addresses()), default=0)
         self._write_table()
         return plumbing
+
+    def _bury_the_dead(self) -> None:
+        """Remove empty bridges of agents that were killed and perhaps never come back."""
+        for mark in abandoned(self._run_directory, self.names.mark):
+            names = Names(mark)
+            theirs = Plumbing(names, self._run_directory / mark / NAMESPACES, DEFAULT_RANGES[0])
+            if not theirs.unknown_pairs(()):
+                log.info("removed the empty network of an agent that is gone", extra={"bridge": names.bridge})
+                self._nft.run(rules.no_table(names))
+                theirs.remove_bridge()
+                theirs.close()
+                forget(self._run_directory, mark)
 
     def _choose_range(self) -> ipaddress.IPv4Network:
         saved = self._leases.saved_range()
@@ -212,6 +223,7 @@ class KernelNetwork:
             self._forwarded.add(lease.id)
         except NftError:
             self._write_table()  # somebody emptied or changed it; it is ours to restore
+        _forget_flows(lease.host_ports)
 
     def _write_table(self) -> None:
         assert self._network is not None
@@ -252,6 +264,7 @@ class KernelNetwork:
             self._leases.drop(attachment_id)
         if stale:
             self._write_table()
+        _forget_flows(ports)
 
     def _list(self) -> tuple[Attachment, ...]:
         if self._is_idle():
@@ -284,8 +297,8 @@ class KernelNetwork:
         plumbing.remove_bridge()
         plumbing.close()
         self._plumbing = None
-        with contextlib.suppress(OSError):
-            (self._run_directory / self.names.mark).rmdir()
+        forget(self._run_directory, self.names.mark)
+        self._release()
 
     def _close(self) -> None:
         if self._plumbing is not None:
@@ -294,7 +307,13 @@ class KernelNetwork:
             else:
                 self._clear(self._plumbing)
         self._plumbing = None
+        self._release()
         self._nft.close()
+
+    def _release(self) -> None:
+        if self._claim is not None:
+            os.close(self._claim)
+            self._claim = None
 
     def _attachment(self, lease: Lease) -> Attachment:
         assert self._plumbing is not None
@@ -324,6 +343,15 @@ def _explanation(error: Exception) -> Exception:
     denied = isinstance(error, OSError) and error.errno in (errno.EPERM, errno.EACCES, errno.EROFS)
     hint = "networks of their own need root (CAP_NET_ADMIN and CAP_SYS_ADMIN)" if denied else ""
     return NetworkUnavailable(f"the kernel refused a step of the network: {error}", hint=hint)
+
+
+def _forget_flows(host_ports: Iterable[HostPort]) -> None:
+    """A port has another replica now, or none; without this only some UDP clients notice late."""
+    ports = {port.host_port for port in host_ports if port.protocol == "udp"}
+    try:
+        forget_udp(sorted(ports))
+    except OSError as error:
+        log.warning("flows of UDP host ports are kept", extra={"ports": sorted(ports), "error": str(error)})
 
 
 def _host_address() -> str:

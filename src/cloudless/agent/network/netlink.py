@@ -74,8 +74,10 @@ def add_bridge(name: str, mac: str, mtu_bytes: int) -> Request:
 def add_pair(
     name: str, bridge_index: int, mtu_bytes: int, *, peer: str, peer_mac: str, netns_fd: int
 ) -> Request:
-    """A veth pair: ``name`` on the bridge and up, ``peer`` in the namespace of ``netns_fd``."""
-    # The peer cannot be up from the start: the kernel joins the ends after configuring it.
+    """A veth pair: ``name`` on the bridge and up, ``peer`` in the namespace of ``netns_fd``.
+
+    The peer cannot be up from the start: the kernel joins the ends after configuring it.
+    """
     inner = {
         "attrs": [
             ("IFLA_IFNAME", peer),

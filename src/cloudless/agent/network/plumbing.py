@@ -96,8 +96,12 @@ class Plumbing:
             netlink.send(inner, requests, ignore=_THERE)
 
     def is_whole(self, attachment_id: str, address: ipaddress.IPv4Address) -> bool:
-        """Whether the namespace and the pair of an attachment exist."""
-        return self._has_pair(address) and namespace.exists(self.path(attachment_id))
+        """Whether nothing of an attachment is missing.
+
+        What is inside comes with one request, which a kill cannot split: there is an address
+        exactly if there is all of it.
+        """
+        return self._has_pair(address) and self.address_inside(attachment_id) == address
 
     def disconnect(self, attachments: Iterable[tuple[str, ipaddress.IPv4Address]]) -> None:
         """Remove pairs and namespaces, in one go; what is gone already is no error."""
@@ -143,12 +147,10 @@ class Plumbing:
         namespace.remove(self.path(attachment_id))
 
     def close(self) -> None:
-        """Close the socket and remove the directory if nothing is in it."""
+        """Close the socket; a later call opens another."""
         if self._routing is not None:
             self._routing.close()
             self._routing = None
-        with contextlib.suppress(OSError):
-            self._directory.rmdir()
 
     def _plug(self, path: str, address: ipaddress.IPv4Address) -> None:
         if self._has_pair(address):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import shutil
 import socket
 import uuid
@@ -42,10 +43,16 @@ async def machine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
     def listen(port: HostPort, _: str) -> None:
         sockets.append(socket.create_server((port.host_ip, port.host_port)))
 
-    yield Machine(lambda: KernelNetwork(key, tmp_path / "network", run_directory=run), listen)
+    # Not one of the default ranges: those are for agents, of which some may run here.
+    network_range = f"10.{random.randint(233, 243)}.{random.randint(0, 255)}.0/24"
+
+    def make() -> KernelNetwork:
+        return KernelNetwork(key, tmp_path / "network", run_directory=run, network_range=network_range)
+
+    yield Machine(make, listen)
     for held in sockets:
         held.close()
-    last = KernelNetwork(key, tmp_path / "network", run_directory=run)
+    last = make()
     await last.collect(())
     await last.close()
     shutil.rmtree(run, ignore_errors=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import shutil
 import socket
 import uuid
@@ -27,7 +28,8 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 async def replica(tmp_path: Path) -> AsyncIterator[Attachment]:
     key = uuid.uuid4().hex
     run = Path("/run") / f"cloudless-test-{key}"
-    network = KernelNetwork(key, tmp_path / "network", run_directory=run)
+    network_range = f"10.{random.randint(233, 243)}.{random.randint(0, 255)}.0/24"
+    network = KernelNetwork(key, tmp_path / "network", run_directory=run, network_range=network_range)
     yield await network.attach("one", hostname="one")
     await network.collect(())
     await network.close()
