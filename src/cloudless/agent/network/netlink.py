@@ -182,12 +182,13 @@ def index_of(routing: socket.socket, name: str) -> int:
     return int(struct.unpack_from("i", answer, 16)[0])
 
 
-def address_of(routing: socket.socket, name: str) -> str | None:
-    """IPv4 address of an interface in the socket's own namespace; None when it has none."""
-    try:
-        answer = fcntl.ioctl(routing, _GET_ADDRESS, struct.pack("16sH22x", name.encode(), socket.AF_INET))
-    except OSError:
-        return None
+def address_of(name: str) -> str | None:
+    """IPv4 address of an interface in the calling thread's namespace; None when it has none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asking:
+        try:
+            answer = fcntl.ioctl(asking, _GET_ADDRESS, struct.pack("16s24x", name.encode()))
+        except OSError:
+            return None
     return socket.inet_ntoa(answer[20:24])
 
 

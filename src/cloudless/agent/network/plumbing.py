@@ -137,8 +137,8 @@ class Plumbing:
         path = self.path(attachment_id)
         if not namespace.exists(path):
             return None
-        with namespace.inside(path), netlink.routing_socket() as inner:
-            found = netlink.address_of(inner, REPLICA_INTERFACE)
+        with namespace.inside(path):
+            found = netlink.address_of(REPLICA_INTERFACE)
         address = None if found is None else ipaddress.IPv4Address(found)
         return address if address is not None and address in self._network else None
 

@@ -356,6 +356,9 @@ async def break_bridge(node: Node, one: Attachment) -> None:
 
 
 async def break_lease(node: Node, one: Attachment) -> None:
+    network = node.network()
+    await network.detach("first")  # the address would be the first to be given again
+    await network.close()
     (node.state / "one.lease").write_text('{"id": "one", "addr')
 
 
@@ -368,6 +371,7 @@ async def break_pair(node: Node, one: Attachment) -> None:
 async def test_the_next_agent_repairs(node: Node, damage: object) -> None:
     port = HostPort(free_port(), 80)
     network = node.network()
+    await network.attach("first", hostname="first")
     one = await network.attach("one", hostname="one", host_ports=(port,))
     await network.close()
     await damage(node, one)  # type: ignore[operator]
