@@ -115,6 +115,5 @@ class Housekeeping:
             return 0
         gone = [path for path in sorted(self._folder.iterdir()) if path.name not in keep]
         for path in gone:
-            volumes.remove(path / "volumes")
             volumes.remove(path)
         return len(gone)

@@ -21,7 +21,7 @@ from cloudless.transport.server import GuardedServer
 from cloudless.wire import link
 
 ROUTE = "/cloudless.api.AgentService/Synchronize"
-LIMIT_S = 30.0
+LIMIT_S = 15.0
 
 
 def assignment(replica_id: str, *command: str, run: bool = True, **changes: Any) -> Assignment:
@@ -98,10 +98,15 @@ class Stage:
 
     async def until(self, fits: Callable[[], Any]) -> Any:
         """Wait until something is so; returns it."""
-        async with asyncio.timeout(LIMIT_S):
-            while not (found := fits()):
-                self._changed.clear()
-                await self._changed.wait()
+        try:
+            async with asyncio.timeout(LIMIT_S):
+                while not (found := fits()):
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            raise AssertionError(
+                f"not so: seen {self.seen}, removed {self.removed}, events {self.reasons}"
+            ) from None
         return found
 
     async def until_running(self, replica_id: str, *, restarts: int = 0, ready: bool = False) -> Observation:

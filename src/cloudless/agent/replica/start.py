@@ -88,31 +88,27 @@ async def start_container(
     spec = assignment.spec
     hostname = process.hostname(assignment)
     log_uri = tools.logs.log_uri(assignment.replica_id, container_id, assignment)
-    prepared = await asyncio.to_thread(_prepare, assignment, tools, around.attachment)
-    mounted, seccomp = prepared
-    try:
-        wish = ContainerWish(
-            id=container_id,
-            replica_id=assignment.replica_id,
-            workload_id=assignment.workload_id,
-            attempt=attempt,
-            restarts=restarts,
-            image=around.image,
-            spec=spec,
-            argv=process.argv(spec, around.image),
-            env=process.environment(spec, around.image, hostname),
-            cwd=process.working_dir(spec, around.image),
-            hostname=hostname,
-            netns_path=around.attachment.netns_path,
-            mounts=tuple(mounted.mounts),
-            log_uri=log_uri,
-            seccomp=seccomp,
-        )
-        async with tools.slots:
-            await tools.runtime.create(wish)
-            await tools.runtime.start(container_id)
-    finally:
-        mounted.close()
+    mounts, seccomp = await asyncio.to_thread(_prepare, assignment, tools, around.attachment)
+    wish = ContainerWish(
+        id=container_id,
+        replica_id=assignment.replica_id,
+        workload_id=assignment.workload_id,
+        attempt=attempt,
+        restarts=restarts,
+        image=around.image,
+        spec=spec,
+        argv=process.argv(spec, around.image),
+        env=process.environment(spec, around.image, hostname),
+        cwd=process.working_dir(spec, around.image),
+        hostname=hostname,
+        netns_path=around.attachment.netns_path,
+        mounts=mounts,
+        log_uri=log_uri,
+        seccomp=seccomp,
+    )
+    async with tools.slots:
+        await tools.runtime.create(wish)
+        await tools.runtime.start(container_id)
     return container_id
 
 
@@ -139,7 +135,7 @@ def replica_folder(tools: Tools, replica_id: str) -> Path:
 
 def _prepare(
     assignment: Assignment, tools: Tools, attachment: Attachment
-) -> tuple[volumes.MountedVolumes, dict[str, Any] | None]:
+) -> tuple[tuple[ContainerMount, ...], dict[str, Any] | None]:
     """Files and volumes, on a worker thread."""
     spec = assignment.spec
     folder = replica_folder(tools, assignment.replica_id)
@@ -155,13 +151,13 @@ def _prepare(
             raise DiskFull(f"no space for the files of a replica: {error.strerror}") from error
         raise StartFailed(f"cannot write the files of a replica: {error}") from error
     seccomp = _seccomp(assignment, tools.seccomp_folder)
-    mounted = volumes.prepare(folder / "volumes", spec.volumes, tools.capabilities().host_paths)
-    taken = {mount.destination for mount in mounted.mounts}
+    mounts = volumes.prepare(folder, spec.volumes, tools.capabilities().host_paths)
+    taken = {mount.destination for mount in mounts}
     for path in (names.resolv_conf, names.hosts, names.hostname):
         destination = f"/etc/{path.name}"
         if destination not in taken:
-            mounted.mounts.append(ContainerMount(destination, str(path)))
-    return mounted, seccomp
+            mounts.append(ContainerMount(destination, str(path)))
+    return tuple(mounts), seccomp
 
 
 def _seccomp(assignment: Assignment, folder: Path) -> dict[str, Any] | None:

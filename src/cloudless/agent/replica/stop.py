@@ -54,7 +54,7 @@ async def clear(tools: Tools, replica_id: str) -> None:
         await tools.network.detach(replica_id)
 
     async def unlink() -> None:
-        await asyncio.to_thread(_remove_files, tools, replica_id)
+        await asyncio.to_thread(volumes.remove, replica_folder(tools, replica_id))
 
     # The network can go while the dead containers are still being deleted.
     await asyncio.gather(
@@ -96,9 +96,3 @@ async def _signal(tools: Tools, container_id: str, number: int) -> bool:
         except CloudlessError as error:
             log.warning("cannot send a signal", extra={"container": container_id, "why": str(error)})
             return True  # the grace goes on, and deleting ends it in any case
-
-
-def _remove_files(tools: Tools, replica_id: str) -> None:
-    folder = replica_folder(tools, replica_id)
-    volumes.remove(folder / "volumes")
-    volumes.remove(folder)
