@@ -37,7 +37,7 @@ def filters_for(spec: WorkloadSpec, demand: Demand) -> list[Filter]:
     found.extend(Filter(check, static=True) for check in (*_wishes(spec), _taints(spec)))
     found.extend(Filter(check, static=True, security=True) for check in _security(spec))
     found.extend(Filter(check) for check in _resources(demand))
-    if demand.ports:
+    if demand.ports or demand.published:
         found.append(Filter(_ports(demand)))
     return found
 
@@ -133,7 +133,11 @@ def _ports(demand: Demand) -> Check:
     def check(_: NodeRecord, usage: NodeUsage) -> str:
         for port in demand.ports:
             if usage.taken(port):
-                return f"host port {port.address}:{port.port}/{port.protocol.lower()} is taken"
+                return f"host port {port} is taken"
+        for port in demand.published:
+            holder = usage.holder_of(port, demand.owner)
+            if holder:
+                return f"port {port} cannot be published: {holder} has it"
         return ""
 
     return check

@@ -105,7 +105,7 @@ class _Search:
         draft = ledger.draft
         self._ledger = ledger
         self._cluster = draft.cluster
-        self._demand = demand_of(revision.spec)
+        self._demand = demand_of(revision.spec, f"{draft.workload.namespace}/{draft.workload.name}")
         self._filters = filters_for(revision.spec, self._demand)
         self._static = [one.check for one in self._filters if one.static]
         self._allowed: dict[int, bool] = {}

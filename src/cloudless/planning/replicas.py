@@ -24,17 +24,30 @@ def clear_lost(draft: Draft, bounds: Bounds) -> None:
     census = draft.census
     if not census.lost:
         return
-    placed = {one.record.ordinal for one in census.staying if one.record.node_id}
-    recreate = draft.workload.spec.rollout.strategy is Strategy.RECREATE
-    spare = bounds.desired - sum(bool(one.record.node_id) for one in census.staying)
-    for one in sorted(census.lost, key=lambda one: (not one.current, one.record.ordinal)):
+    held = {one.record.ordinal for one in census.staying if one.record.node_id}
+    lacking = {
+        True: bounds.desired - sum(bool(one.record.node_id) for one in census.new),
+        False: lacking_old(draft, bounds, placed=True),
+    }
+    for one in sorted(census.lost, key=lambda one: one.record.ordinal):
         where = f"node {one.node.name} is lost" if one.node else "its node is gone"
-        if one.record.ordinal in placed:
+        if one.record.ordinal in held:
             draft.remove(one, f"{where}; replaced")
-        elif spare <= 0 or (recreate and not one.current):
+        elif lacking[one.current] <= 0:
             draft.remove(one, f"{where}; not needed any more")
         else:
-            spare -= 1
+            lacking[one.current] -= 1
+
+
+def lacking_old(draft: Draft, bounds: Bounds, *, placed: bool = False) -> int:
+    """Replicas of older revisions that the floor needs beside those that are there.
+
+    With ``placed``, those that have no node yet do not count as there.
+    """
+    if draft.workload.spec.rollout.strategy is Strategy.RECREATE:
+        return 0
+    there = sum(bool(one.record.node_id) or not placed for one in draft.census.old)
+    return bounds.floor - there - sum(one.settled for one in draft.census.new)
 
 
 def stop_duplicates(draft: Draft) -> None:
@@ -55,10 +68,10 @@ def heal_old(draft: Draft, bounds: Bounds) -> None:
     """
     census = draft.census
     lost = [one for one in census.lost if not one.current]
-    if not lost or draft.workload.spec.rollout.strategy is Strategy.RECREATE:
+    if not lost:
         return
     held = {one.record.ordinal for one in census.staying}
-    lacking = bounds.floor - len(census.old) - sum(one.settled for one in census.new)
+    lacking = lacking_old(draft, bounds)
     room = bounds.desired + bounds.surge - census.existing
     for one in [one for one in lost if one.record.ordinal not in held][: max(0, min(lacking, room))]:
         _create(draft, one.record.ordinal, one.record.revision, f"{one.title} is on a lost node")
