@@ -16,6 +16,9 @@ from cloudless.aio.clock import Clock
 
 K = TypeVar("K", bound=Hashable)
 
+#: A timer may fire this much early (clocks tick): what is due within it is due now.
+TICK_S = 1e-6
+
 
 class KeyQueue(Generic[K]):
     """Bounded by the number of distinct keys; single-threaded, for one running loop."""
@@ -85,7 +88,7 @@ class KeyQueue(Generic[K]):
             when_s, _, key = self._later[0]
             if self._wake_of.get(key) != when_s:
                 heapq.heappop(self._later)  # superseded by an earlier wake-up
-            elif when_s <= now_s:
+            elif when_s <= now_s + TICK_S:
                 heapq.heappop(self._later)
                 del self._wake_of[key]
                 self.put(key)

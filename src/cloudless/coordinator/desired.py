@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
+from datetime import timedelta
 
 from cloudless import api
 from cloudless.coordinator.limits import ASSIGNMENTS_BYTES, MAX_KEPT_SPECS
@@ -28,6 +29,8 @@ def assignment_of(cluster: Cluster, record: ReplicaRecord) -> Assignment | None:
     if revision is None and workload is None:
         return None
     spec = revision.spec if revision is not None else workload.spec  # type: ignore[union-attr]
+    if workload is not None and workload.spec.rollout != spec.rollout:
+        spec = spec.replaced(rollout=workload.spec.rollout)  # no part of the revision: the newest holds
     return Assignment.model_construct(
         replica_id=record.id,
         workload_id=record.workload_id,
@@ -54,7 +57,7 @@ class Outbox:
         self._acknowledged = 0
         self._told_acknowledged = 0
         self._woken = asyncio.Event()
-        self._specs: dict[tuple[str, int], Encoded] = {}
+        self._specs: dict[tuple[str, int, timedelta], Encoded] = {}
 
     def notice(self, changes: Changes) -> None:
         """Remember what concerns this node."""
@@ -128,7 +131,7 @@ class Outbox:
 
     def _spec(self, assignment: Assignment) -> Encoded:
         """The specification's bytes: the same for all replicas of a revision."""
-        key = assignment.workload_id, assignment.revision
+        key = assignment.workload_id, assignment.revision, assignment.spec.rollout.drain_time
         if key not in self._specs:
             if len(self._specs) >= MAX_KEPT_SPECS:
                 self._specs.clear()

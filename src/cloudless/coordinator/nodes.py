@@ -46,7 +46,9 @@ class Hello:
                 raise Invalid.field(name, "is missing or malformed")
         if fields.get("kind") not in KINDS:
             raise Invalid.field("kind", f"must be one of {', '.join(KINDS)}")
-        return cls(fields["node_id"], fields["node_name"], fields["kind"], fields["session"])
+        # With the node's id, so that two nodes' sessions are never taken for one another.
+        session = f"{fields['node_id']}.{fields['session']}"
+        return cls(fields["node_id"], fields["node_name"], fields["kind"], session)
 
 
 @dataclass(slots=True, eq=False)

@@ -211,7 +211,9 @@ class Inbox:
 
     def _event(self, event: Event) -> Write:
         """An event under the id that its node gave it: said twice, it is stored once."""
-        event_id = keys.event_id(event.at, (event.id or self._new_id())[:40].replace("/", "-"))
+        event_id = keys.event_id(
+            keys.micros_since_epoch(event.at), (event.id or self._new_id())[:40].replace("/", "-")
+        )
         stored = event.replaced(id=event_id, node=self._hello.node_name)
         return lambda batch: batch.put(keys.event(event_id), stored)
 

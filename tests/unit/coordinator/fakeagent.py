@@ -30,7 +30,9 @@ class FakeAgent:
         self.node_id = node_id or f"id-{name}"
         self.name = name
         self.session = session
-        facts.setdefault("capacity", ResourceList(cpu_millicores=4000, memory_bytes=2**33, storage_bytes=2**36))
+        facts.setdefault(
+            "capacity", ResourceList(cpu_millicores=4000, memory_bytes=2**33, storage_bytes=2**36)
+        )
         self.facts = NodeFacts(id=self.node_id, name=name, **facts)
         self.assignments: dict[str, api.Assignment] = {}
         self.observed: dict[str, Observation] = {}
@@ -42,9 +44,15 @@ class FakeAgent:
         self.logs: dict[str, list[api.LogEntry]] = {}
         self.log_requests: list[api.StreamLogsRequest] = []
         self.changed = asyncio.Event()
+        self.now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC)
         self._outbox: asyncio.Queue[api.SynchronizeResponse] = asyncio.Queue()
         self._version = 0
         self._sequence = 0
+
+    @property
+    def full_session(self) -> str:
+        """The session as the coordinator stores it."""
+        return f"{self.node_id}.{self.session}"
 
     def hello(self, kind: str) -> dict[str, Any]:
         return {"node_id": self.node_id, "node_name": self.name, "kind": kind, "session": self.session}
@@ -67,6 +75,7 @@ class FakeAgent:
             phase=phase,
             version=fields.pop("version", self._version),
             restarts=fields.pop("restarts", before.restarts if before else 0),
+            last_exit=fields.pop("last_exit", before.last_exit if before else None),
             **fields,
         )
         self.observed[replica_id] = seen
@@ -74,7 +83,7 @@ class FakeAgent:
         return seen
 
     def run(self, replica_id: str, *, ready: bool = True) -> None:
-        now = datetime.datetime.now(datetime.UTC)
+        now = self.now()
         self.observe(
             replica_id,
             ReplicaPhase.RUNNING,
@@ -86,7 +95,7 @@ class FakeAgent:
         )
 
     def crash(self, replica_id: str, code: int = 1) -> None:
-        at = datetime.datetime.now(datetime.UTC)
+        at = self.now()
         before = self.observed[replica_id]
         self.observe(
             replica_id,
@@ -181,9 +190,7 @@ class FakeChannel:
     def close(self) -> None:
         self.closed.set()
 
-    def request(
-        self, route: str, cardinality: Any, request_type: Any, reply_type: Any, **_: Any
-    ) -> FakeCall:
+    def request(self, route: str, cardinality: Any, request_type: Any, reply_type: Any, **_: Any) -> FakeCall:
         if self.closed.is_set():
             raise Unavailable("the node is not connected")
         return FakeCall(self, route.rpartition("/")[2], request_type, reply_type)
@@ -262,7 +269,9 @@ class FakeCall:
         return getattr(self._channel.agent, names[self._method])
 
 
-async def link(coordinator: Any, agent: FakeAgent, kinds: tuple[str, ...] = ("control", "bulk")) -> list[FakeChannel]:
+async def link(
+    coordinator: Any, agent: FakeAgent, kinds: tuple[str, ...] = ("control", "bulk")
+) -> list[FakeChannel]:
     """Link an agent as the transport would."""
     channels = []
     for kind in kinds:

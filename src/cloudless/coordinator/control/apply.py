@@ -9,6 +9,7 @@ slips in between; and the status, which says that the plan was done, comes with 
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -61,6 +62,7 @@ class Applier:
         self._typed = typed
         self._facts = facts
         self._new_id = new_id
+        self._newest_event = 0
 
     async def apply(self, plan: Plan, fence: Sequence[Compare], workload_id: str | None = None) -> Outcome:
         """Write ``plan``, which was made on the facts as they are now.
@@ -155,10 +157,14 @@ class Applier:
     def _writes(self, actions: Sequence[Action], plan: Plan) -> Iterator[Callable[[Batch], None]]:
         for action in actions:
             yield lambda batch, action=action: self._write(batch, action)  # type: ignore[misc]
-        for index, event in enumerate(plan.events):
-            # Events of one plan have one time: the index keeps them in the plan's order.
-            stored = event.replaced(id=keys.event_id(event.at, f"{index:03d}{self._new_id()[:8]}"))
+        for event in plan.events:
+            stored = event.replaced(id=self._event_id(event.at))
             yield lambda batch, stored=stored: batch.put(keys.event(stored.id), stored)  # type: ignore[misc]
+
+    def _event_id(self, at: datetime.datetime) -> str:
+        """Events of one plan have one time: their ids keep the order they were planned in."""
+        self._newest_event = max(keys.micros_since_epoch(at), self._newest_event + 1)
+        return keys.event_id(self._newest_event, self._new_id()[:8])
 
     def _write(self, batch: Batch, action: Action) -> None:
         match action:

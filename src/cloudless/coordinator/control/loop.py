@@ -16,7 +16,7 @@ from typing import Protocol
 
 from cloudless.aio.backoff import Backoff
 from cloudless.aio.clock import Clock
-from cloudless.aio.keyqueue import KeyQueue
+from cloudless.aio.keyqueue import TICK_S, KeyQueue
 from cloudless.coordinator.control.apply import Applier, Outcome
 from cloudless.coordinator.limits import (
     CATCH_UP_S,
@@ -184,7 +184,7 @@ class ControlLoop:
 
     def _is_settled(self, key: str) -> bool:
         """Whether the newest change of a workload is our own plan, which needs no second look."""
-        if self._due_s.get(key, math.inf) <= self._clock.monotonic():
+        if self._due_s.get(key, math.inf) <= self._clock.monotonic() + TICK_S:
             return False
         written = self._settled.get(key)
         return written is not None and self._cache.facts.touched.get(key) == written

@@ -81,7 +81,9 @@ class Retention:
     async def _old_events(self) -> list[str]:
         """Keys of events beyond their number or age; they sort by time."""
         surplus = self._cache.facts.event_count - MAX_EVENTS
-        oldest_kept = keys.event(keys.event_id(self._clock.now() - EVENT_LIFETIME, ""))
+        oldest_kept = keys.event(
+            keys.event_id(keys.micros_since_epoch(self._clock.now() - EVENT_LIFETIME), "")
+        )
         old: list[str] = []
         after: str | None = None
         while True:

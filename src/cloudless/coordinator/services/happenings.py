@@ -59,7 +59,9 @@ async def list_events(context: Context, request: api.ListEventsRequest) -> api.L
     if position is not None:
         after = keys.event(position.after[0])
     else:
-        after = keys.EVENTS if since is None else keys.event(keys.event_id(since, ""))
+        after = (
+            keys.EVENTS if since is None else keys.event(keys.event_id(keys.micros_since_epoch(since), ""))
+        )
     found: list[Event] = []
     more = True
     while more and len(found) <= size:

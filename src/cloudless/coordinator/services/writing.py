@@ -13,6 +13,7 @@ from cloudless import api
 from cloudless.coordinator.limits import UPDATE_ATTEMPTS
 from cloudless.coordinator.services.context import Context
 from cloudless.coordinator.services.idempotency import Ticket, answer_of, first_answer, keep_answer
+from cloudless.coordinator.services.publishing import refuse_published_elsewhere
 from cloudless.coordinator.services.views import with_version
 from cloudless.coordinator.state import keys
 from cloudless.coordinator.state.records import RequestRecord
@@ -102,9 +103,11 @@ async def write(
 ) -> bytes:
     """Write ``record`` in the place of ``current`` (None: it is new); answers it, encoded.
 
-    Raises ``Raced`` when ``current`` is no longer what is stored.
+    Raises ``Raced`` when ``current`` is no longer what is stored, ``PublishedElsewhere``.
     """
     changed = record is not current
+    if current is None or current.spec.ports != record.spec.ports:
+        refuse_published_elsewhere(context.cache.cluster, record)
     encoded = context.views.encode_without_version(_with(context, record), record.id)
     if not changed and ticket is None:
         return with_version(encoded, record.resource_version)
@@ -133,6 +136,7 @@ async def write(
 def dry_run(context: Context, record: WorkloadRecord) -> tuple[api.Workload, list[api.PlannedStep]]:
     """The workload as it would be, and what would be done; on a copy, with no effect."""
     now = context.clock.now()
+    refuse_published_elsewhere(context.cache.cluster, record)
     cluster = context.cache.cluster.copy()
     cluster.put_workload(record)
     plan = plan_workload(cluster, record.id, now, context.new_id)

@@ -138,13 +138,13 @@ def request(request_id: str) -> str:
     return f"{REQUESTS}{request_id}"
 
 
-def event_id(at: datetime.datetime, suffix: str) -> str:
+def event_id(micros: int, suffix: str) -> str:
     """An id that sorts by time: microseconds since 1970, then something unique.
 
-    >>> event_id(datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC), "abc")
+    >>> event_id(micros_since_epoch(datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)), "abc")
     '0001767225600000000-abc'
     """
-    return f"{micros_since_epoch(at):019d}-{suffix}"
+    return f"{max(micros, 0):019d}-{suffix}"
 
 
 def micros_since_epoch(at: datetime.datetime) -> int:
