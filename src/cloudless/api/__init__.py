@@ -1518,6 +1518,16 @@ class Port(betterproto2.Message):
     Address of the node that host_port is bound to; 127.0.0.1 when empty.
     """
 
+    publish: "int" = betterproto2.field(6, betterproto2.TYPE_INT32)
+    """
+    Port of every node with replicas that is balanced over the ready ones; none when 0.
+    """
+
+    publish_address: "str" = betterproto2.field(7, betterproto2.TYPE_STRING)
+    """
+    Address of the node that publish is bound to, 0.0.0.0 for all of them; 127.0.0.1 when empty.
+    """
+
 
 default_message_pool.register_message("cloudless.api", "Port", Port)
 
@@ -1956,6 +1966,16 @@ class RolloutStrategy(betterproto2.Message):
     )
     """
     Time without progress after which the rollout is reported as stalled; 600 s when absent.
+    """
+
+    drain_time: "datetime.timedelta | None" = betterproto2.field(
+        8,
+        betterproto2.TYPE_MESSAGE,
+        unwrap=lambda: __google__protobuf__.Duration,
+        optional=True,
+    )
+    """
+    Longest time that connections to published ports get to end before the stop signal; 5 s when absent.
     """
 
 

@@ -192,5 +192,5 @@ class Cluster:
             revision = self.revision_of(replica)
             if revision is None:
                 return Demand(0, 0, 0, ())
-            demand = self._demands[key] = demand_of(revision.spec)
+            demand = self._demands[key] = demand_of(revision.spec, f"{replica.namespace}/{replica.name}")
         return demand

@@ -10,34 +10,29 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from cloudless.domain.node import NodePhase, NodeRecord
+from cloudless.domain.ports import ANY_ADDRESS, HostPort, published_ports
 from cloudless.domain.resources import ResourceList
 from cloudless.domain.workload import WorkloadSpec
 
-#: Listens on every address of the host, so it takes the port on all of them.
-ANY_ADDRESS = "0.0.0.0"
-
-
-class HostPort(NamedTuple):
-    """One port of the host that a replica takes."""
-
-    port: int
-    protocol: str
-    address: str
-
 
 class Demand(NamedTuple):
-    """What one replica takes from its node, in the units of ``ResourceList``."""
+    """What one replica takes from its node, in the units of ``ResourceList``.
+
+    ``published`` ports are shared by the replicas of ``owner``, their workload ("namespace/name").
+    """
 
     cpu_millicores: int
     memory_bytes: int
     storage_bytes: int
     ports: tuple[HostPort, ...]
+    published: tuple[HostPort, ...] = ()
+    owner: str = ""
 
 
-def demand_of(spec: WorkloadSpec) -> Demand:
+def demand_of(spec: WorkloadSpec, owner: str = "") -> Demand:
     """What each replica of ``spec`` takes; sized empty_dir volumes count as storage.
 
-    >>> from cloudless.domain.workload import Port
+    >>> from cloudless.domain.ports import Port
     >>> spec = WorkloadSpec(image="web:1", ports=(Port(container_port=80, host_port=8080),))
     >>> demand_of(spec).ports
     (HostPort(port=8080, protocol='TCP', address='127.0.0.1'),)
@@ -47,10 +42,15 @@ def demand_of(spec: WorkloadSpec) -> Demand:
     if spec.security_context.host_network:
         ports = tuple(HostPort(p.container_port, str(p.protocol), ANY_ADDRESS) for p in spec.ports)
     else:
-        ports = tuple(
-            HostPort(p.host_port, str(p.protocol), p.host_address) for p in spec.ports if p.host_port
-        )
-    return Demand(reserved.cpu_millicores, reserved.memory_bytes, max(reserved.storage_bytes, folders), ports)
+        ports = tuple(port.taken for port in spec.ports if port.taken is not None)
+    return Demand(
+        reserved.cpu_millicores,
+        reserved.memory_bytes,
+        max(reserved.storage_bytes, folders),
+        ports,
+        tuple(place for _, place in published_ports(spec.ports)),
+        owner,
+    )
 
 
 @dataclass(slots=True)
@@ -63,6 +63,8 @@ class NodeUsage:
     replicas: int = 0
     #: (port, protocol) -> addresses on which it is taken.
     ports: dict[tuple[int, str], tuple[str, ...]] = field(default_factory=dict)
+    #: Published ports and the workloads that they belong to.
+    published: frozenset[tuple[HostPort, str]] = frozenset()
 
     def add(self, demand: Demand) -> None:
         """Count one more replica."""
@@ -73,15 +75,32 @@ class NodeUsage:
         for port in demand.ports:
             key = (port.port, port.protocol)
             self.ports[key] = (*self.ports.get(key, ()), port.address)
+        if demand.published:
+            self.published |= {(port, demand.owner) for port in demand.published}
 
     def copy(self) -> NodeUsage:
         """An independent copy."""
         return NodeUsage(
-            self.cpu_millicores, self.memory_bytes, self.storage_bytes, self.replicas, dict(self.ports)
+            self.cpu_millicores,
+            self.memory_bytes,
+            self.storage_bytes,
+            self.replicas,
+            dict(self.ports),
+            self.published,
         )
 
     def taken(self, wanted: HostPort) -> bool:
-        """Whether ``wanted`` would meet a port that is taken; 0.0.0.0 meets every address."""
+        """Whether ``wanted`` would meet a port that is taken or published; 0.0.0.0 meets every address."""
+        return self._held(wanted) or any(wanted.meets(port) for port, _ in self.published)
+
+    def holder_of(self, wanted: HostPort, owner: str) -> str:
+        """Who keeps ``owner`` from publishing ``wanted`` here; empty when nobody does."""
+        if self._held(wanted):
+            return "a replica's host_port"
+        others = (other for port, other in self.published if other != owner and wanted.meets(port))
+        return next((f"workload {other}" for other in others), "")
+
+    def _held(self, wanted: HostPort) -> bool:
         for address in self.ports.get((wanted.port, wanted.protocol), ()):
             if address == wanted.address or ANY_ADDRESS in (address, wanted.address):
                 return True
@@ -167,4 +186,7 @@ class NodeRoom:
             return False
         if demand.storage_bytes > self.storage_free and demand.storage_bytes:
             return False
-        return not demand.ports or not any(self.usage.taken(port) for port in demand.ports)
+        if any(self.usage.taken(port) for port in demand.ports):
+            return False
+        usage, owner = self.usage, demand.owner
+        return not any(usage.holder_of(port, owner) for port in demand.published)

@@ -18,8 +18,11 @@ from pydantic import (
 )
 
 from cloudless.domain.model import Choice, Model
-from cloudless.domain.names import AbsolutePath, EnvName, Labels, Name, PortNumber, Text
+from cloudless.domain.names import AbsolutePath, EnvName, Labels, Name, Text
 from cloudless.domain.placement import Placement
+from cloudless.domain.ports import Port as Port  # part of the specification, so found here as well
+from cloudless.domain.ports import Protocol as Protocol
+from cloudless.domain.ports import check_host_network_ports, check_ports
 from cloudless.domain.probes import Probe
 from cloudless.domain.quantity import Bytes, Duration
 from cloudless.domain.resources import Resources
@@ -138,6 +141,10 @@ class RolloutStrategy(Model):
     pause_duration: Duration = datetime.timedelta(0)
     min_ready_time: Duration = datetime.timedelta(0)
     progress_deadline: Duration = datetime.timedelta(seconds=600)
+    drain_time: Duration = Field(
+        default=datetime.timedelta(seconds=5),
+        description="Longest time that connections to published ports get to end before the stop signal.",
+    )
 
     @field_validator("strategy")
     @classmethod
@@ -199,23 +206,6 @@ class Volume(Model):
         return self
 
 
-class Protocol(Choice):
-    """Transport protocol of a port."""
-
-    TCP = "TCP"
-    UDP = "UDP"
-
-
-class Port(Model):
-    """A port of the container, and optionally the port of the node that leads to it."""
-
-    name: Name | None = None
-    container_port: PortNumber
-    host_port: Annotated[int, Field(strict=True, ge=0, le=65535)] = 0
-    protocol: Protocol = Protocol.TCP
-    host_address: Annotated[str, StringConstraints(pattern=r"^\d{1,3}(\.\d{1,3}){3}$")] = "127.0.0.1"
-
-
 class ImagePullPolicy(Choice):
     """When the registry is asked."""
 
@@ -261,6 +251,12 @@ class WorkloadSpec(Model):
     security_context: SecurityContext = SecurityContext()
     runtime_class_name: Annotated[str, StringConstraints(pattern=r"^([a-z0-9][a-z0-9-]{0,62})?$")] = ""
 
+    @field_validator("ports")
+    @classmethod
+    def _ports_together(cls, value: tuple[Port, ...]) -> tuple[Port, ...]:
+        check_ports(value)
+        return value
+
     @field_validator("env")
     @classmethod
     def _env_size(cls, value: dict[str, str]) -> dict[str, str]:
@@ -271,14 +267,8 @@ class WorkloadSpec(Model):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        _refuse_twice("ports", "name", [port.name for port in self.ports if port.name])
-        _refuse_twice(
-            "ports", "container_port", [(port.container_port, str(port.protocol)) for port in self.ports]
-        )
-        hosts = [
-            (port.host_address, port.host_port, str(port.protocol)) for port in self.ports if port.host_port
-        ]
-        _refuse_twice("ports", "host_port", hosts)
+        if self.security_context.host_network:
+            check_host_network_ports(self.ports)
         _refuse_twice("volumes", "name", [volume.name for volume in self.volumes])
         _refuse_twice("volumes", "mount_path", [volume.mount_path for volume in self.volumes])
         for name in ("liveness_probe", "startup_probe"):
@@ -287,10 +277,6 @@ class WorkloadSpec(Model):
                 raise ValueError(f"{name}: success_threshold must be 1")
         if self.restart_policy.policy is RestartPolicyName.NEVER and self.liveness_probe is not None:
             raise ValueError("liveness_probe restarts containers, which restart_policy NEVER forbids")
-        if self.security_context.host_network and any(
-            p.host_port not in (0, p.container_port) for p in self.ports
-        ):
-            raise ValueError("ports: with host_network, host_port must equal container_port or be left out")
         return self
 
     @property

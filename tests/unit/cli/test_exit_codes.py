@@ -53,7 +53,7 @@ USAGE = [
     ("get -w -o yaml", "-o yaml does not go with --watch"),
     ("run web", "the following arguments are required: IMAGE"),
     ("run web x -e A", "--env 'A' is not K=V"),
-    ("run web x -p 1:2:3:4", "--publish '1:2:3:4' is not HOST:CONTAINER"),
+    ("run web x -p 1:2:3:4", "--publish '1:2:3:4' is not PORT:CONTAINER"),
     ("scale web many", "argument N: invalid int value: 'many'"),
     ("scale web 2 --wait-timeout soon", "'soon' is not a duration"),
     ("apply", "apply what?"),

@@ -34,7 +34,7 @@ def test_run_says_what_happened(cli, fake):
     assert result.out == "workload/web created\nworkload/web 2/2 available, revision 1\n"
     spec = fake.workloads["default", "web"].spec
     assert (spec.replicas, spec.env, spec.args) == (2, {"A": "1", "B": "x=y"}, ["--verbose", "-x"])
-    assert [(port.host_port, port.container_port) for port in spec.ports] == [(8088, 80), (53, 53)]
+    assert [(port.publish, port.container_port) for port in spec.ports] == [(8088, 80), (53, 53)]
     assert spec.resources.limits.cpu_millicores == 500
     assert spec.command == ["/bin/web"]
 
@@ -156,7 +156,7 @@ def test_diff(cli, tmp_path, web):
         "workload/web",
         "~ image: web:1.4 -> web:1.5",
         "~ rollout.max_surge: 25% (default) -> 1",
-        '+ ports: [{"container_port": 80, "host_port": 8088}]',
+        '+ ports: [{"container_port": 80, "publish": 8088}]',
         "  stop web/0",
     ]
     (tmp_path / "new.yaml").write_text(MANIFEST.replace("name: web", "name: new"))

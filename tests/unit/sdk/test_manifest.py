@@ -54,7 +54,7 @@ def test_the_short_form():
     manifest = only(EXAMPLE)
     spec = manifest.workload.spec
     assert manifest.place == "test.yaml:2"
-    assert (spec.replicas, spec.ports[0].host_port, spec.rollout.max_surge) == (3, 8088, "1")
+    assert (spec.replicas, spec.ports[0].publish, spec.rollout.max_surge) == (3, 8088, "1")
     assert spec.resources.requests.cpu_millicores == 100
     assert spec.resources.limits.memory_bytes == 128 * 2**20
 

@@ -32,8 +32,8 @@ CASES = [
     (HEAD + "ports:\n- {container_port: 70000}\n", "5:20", "ports[0].container_port: must be less"),
     (
         HEAD + "ports:\n- {container_port: 80, publish: 8, host_port: 8}\n",
-        "5:33",
-        "either publish or host_port",
+        "5:1",
+        "conflicts with publish 127.0.0.1:8/tcp",
     ),
     (
         HEAD + "ports:\n- {container_port: 80, publish: 70000}\n",
@@ -43,7 +43,7 @@ CASES = [
     (HEAD + "ports: 80\n", "4:8", "ports: must be a valid tuple"),
     (
         HEAD + "ports:\n- {container_port: 80}\n- {container_port: 80}\n",
-        "1:1",
+        "5:1",
         "container_port 80:TCP is given twice",
     ),
     (HEAD + "env: {PORT: 8080}\n", "4:13", 'env.PORT: must be text; write it in quotes: "8080"'),

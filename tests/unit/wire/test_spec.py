@@ -33,7 +33,13 @@ FULL: dict[str, Any] = {
         "spread_topology": [{"topology": "node", "max_skew": 2}],
     },
     "restart_policy": {"policy": "OnFailure", "max_retries": 0, "backoff": {"base": "0s", "cap": "1m"}},
-    "rollout": {"max_surge": 1, "max_unavailable": "0%", "min_available": 2, "min_ready_time": "5s"},
+    "rollout": {
+        "max_surge": 1,
+        "max_unavailable": "0%",
+        "min_available": 2,
+        "min_ready_time": "5s",
+        "drain_time": "0s",
+    },
     "volumes": [
         {"name": "data", "mount_path": "/data", "host_path": {"path": "/srv/data"}, "read_only": True},
         {"name": "cache", "mount_path": "/cache", "empty_dir": {}},
@@ -41,7 +47,7 @@ FULL: dict[str, Any] = {
     ],
     "ports": [
         {"name": "http", "container_port": 80, "host_port": 8088},
-        {"container_port": 53, "protocol": "udp"},
+        {"container_port": 53, "protocol": "udp", "publish": 5353, "publish_address": "0.0.0.0"},
     ],
     "liveness_probe": {"exec": {"command": ["true"]}},
     "readiness_probe": {"http": {"path": "/ready", "port": 80, "headers": {"X-Probe": "1"}}, "period": "1s"},

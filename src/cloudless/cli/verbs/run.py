@@ -27,8 +27,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--publish",
         action="append",
         default=[],
-        metavar="[ADDRESS:]HOST:CONTAINER[/udp]",
-        help="publish a port",
+        metavar="[[ADDRESS:]PORT:]CONTAINER[/udp]",
+        help="a port of the node, balanced over the ready replicas",
     )
     parser.add_argument(
         "-e", "--env", action="append", default=[], metavar="K=V", help="environment variable"
@@ -105,18 +105,18 @@ def port_of(text: str) -> dict[str, Any]:
     """A published port.
 
     >>> port_of("8080:80"), port_of("53/udp")
-    ({'container_port': 80, 'host_port': 8080}, {'container_port': 53, 'protocol': 'UDP'})
+    ({'container_port': 80, 'publish': 8080}, {'container_port': 53, 'protocol': 'UDP'})
     """
     numbers, _, protocol = text.partition("/")
     parts = numbers.split(":")
     address = parts.pop(0) if len(parts) == 3 else ""
     if len(parts) > 2 or not all(part.isascii() and part.isdigit() for part in parts):
-        raise UsageError(f"--publish {text!r} is not HOST:CONTAINER, for example 8080:80")
+        raise UsageError(f"--publish {text!r} is not PORT:CONTAINER, for example 8080:80")
     port: dict[str, Any] = {"container_port": int(parts[-1])}
     if len(parts) == 2:
-        port["host_port"] = int(parts[0])
+        port["publish"] = int(parts[0])
     if protocol:
         port["protocol"] = protocol.upper()
     if address:
-        port["host_address"] = address
+        port["publish_address"] = address
     return port

@@ -15,7 +15,7 @@ from cloudless.domain.errors import FieldViolation
 from cloudless.domain.model import MAX_VIOLATIONS, Model, violations_of
 from cloudless.domain.names import Labels, Name, Text
 from cloudless.domain.resources import ResourceList
-from cloudless.domain.workload import Port, WorkloadSpec
+from cloudless.domain.workload import WorkloadSpec
 from cloudless.sdk.manifest.located import Document, ManifestError, Path, read_documents
 from cloudless.sdk.suggest import did_you_mean
 from cloudless.sdk.workload import Workload
@@ -26,8 +26,6 @@ WRITTEN_BY_COORDINATOR = frozenset(
     "id status generation resource_version created_at updated_at deleted_at".split()
 )
 SHORT_AMOUNTS = {"cpu": "cpu_millicores", "memory": "memory_bytes", "storage": "storage_bytes"}
-#: What manifests may write for ``host_port``.
-PUBLISH = "publish"
 
 
 class Head(Model):
@@ -78,7 +76,6 @@ def _read(document: Document, base: Path, value: Any) -> Manifest:
         head |= rest
     else:
         fields, where = {key: item for key, item in value.items() if key not in head}, base
-    fields = _with_host_ports(document, where, fields)
     violations, checked = _check(
         document, Head, head, base, known=[*Head.model_fields, "spec"] if long else []
     )
@@ -95,22 +92,6 @@ def _read(document: Document, base: Path, value: Any) -> Manifest:
     )
     position = document.locate(base)
     return Manifest(workload, f"{document.file}:{position.line}", checked.context)
-
-
-def _with_host_ports(document: Document, where: Path, fields: Any) -> Any:
-    """The fields with ``publish`` of ports under its full name."""
-    ports = fields.get("ports") if isinstance(fields, dict) else None
-    if not isinstance(ports, list) or not any(isinstance(port, dict) and PUBLISH in port for port in ports):
-        return fields
-    renamed = []
-    for index, port in enumerate(ports):
-        if isinstance(port, dict) and PUBLISH in port:
-            if "host_port" in port:
-                what = f"ports[{index}]: give either {PUBLISH} or host_port, not both"
-                raise _error(document, (*where, "ports", index, PUBLISH), what)
-            port = {("host_port" if key == PUBLISH else key): value for key, value in port.items()}
-        renamed.append(port)
-    return fields | {"ports": renamed}
 
 
 def _check(
@@ -152,7 +133,7 @@ def _violation(
 
 def _as_written(document: Document, base: Path, location: Path) -> Path:
     """A location with the short names of amounts where the file has those."""
-    long_to_short = {long: short for short, long in SHORT_AMOUNTS.items()} | {"host_port": PUBLISH}
+    long_to_short = {long: short for short, long in SHORT_AMOUNTS.items()}
     path: Path = ()
     for part in location:
         short = long_to_short.get(part, part) if isinstance(part, str) else part
@@ -175,8 +156,6 @@ def known_fields(model: Any, location: Path) -> list[str]:
     if not _is_model(model):
         return []
     names = list(model.model_fields)
-    if model is Port:
-        return [*names, PUBLISH]
     return names + list(SHORT_AMOUNTS) if model is ResourceList else names
 
 

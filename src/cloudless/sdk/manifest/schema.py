@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from cloudless.domain.workload import WorkloadSpec
-from cloudless.sdk.manifest.reading import PUBLISH, WRITTEN_BY_COORDINATOR, Head
+from cloudless.sdk.manifest.reading import WRITTEN_BY_COORDINATOR, Head
 from cloudless.sdk.manifest.writing import COUNT_FIELDS
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
@@ -104,8 +104,6 @@ def _sharpen(definitions: dict[str, Any]) -> None:
             }
             for short in ("memory", "storage"):
                 properties[short] = dict(properties[f"{short}_bytes"])
-        if name == "Port":
-            properties[PUBLISH] = dict(properties["host_port"]) | {"description": "The same as host_port."}
         for choice in ("Probe", "Volume"):
             if name == choice:
                 options = (
