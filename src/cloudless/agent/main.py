@@ -118,75 +118,17 @@ async def assembled(
     listen: bool = True,
 ) -> AsyncIterator[Agent]:
     """Run the agent on this runtime and network; ``listen`` False leaves out every socket."""
-    folder = config.folder
-    journal = Journal.open(folder / "journal", me.node_id)
-    store = LogStore(folder / "logs", folder / "bin")
+    surroundings = Surroundings(config, clock, new_id, me, runtime, network, run_probe)
+    journal = Journal.open(config.folder / "journal", me.node_id)
+    logs = LogStore(config.folder / "logs", config.folder / "bin")
     try:
         async with Supervisor("agent") as supervisor:
-            facts = FactsKeeper(config, me.node_id, api_version(), lambda new: reports.describe(new))
-            available = Availability(lambda: facts.runtime_changed(available))
-            ends = Ends()
-            reports = Reports(facts.facts, lambda replica_id: node.forget(replica_id))
-            keeping = Housekeeping(
-                config, folder=folder / "replicas", runtime=runtime, network=network, logs=store, clock=clock
-            )
-            node = Node(
-                name=config.node_name,
-                clock=clock,
-                new_id=new_id,
-                runtime=runtime,
-                journal=journal,
-                reports=reports,
-                supervisor=supervisor,
-                ends=ends,
-                available=available,
-                tidy=keeping.tidy,
-                first_version=me.first_version,
-            )
-            images = ImageKeeper(runtime, supervisor)
-            output = ContainerLogs(store, folder / "logs")
-            tools = Tools(
-                clock=clock,
-                runtime=runtime,
-                network=network,
-                logs=output,
-                images=images,
-                sweeper=ContainerSweeper(runtime, available, clock, supervisor),
-                ends=ends,
-                available=available,
-                run_probe=run_probe,
-                slots=asyncio.Semaphore(CONCURRENT_STARTS),
-                capabilities=lambda: facts.capabilities,
-                seccomp_folder=config.seccomp_folder,
-                folder=folder / "replicas",
-                publish=node.publish,
-                report=node.report,
-            )
-            runner = CommandRunner(runtime)
-
-            def service(kind: type[AgentService]) -> AgentService:
-                return kind(
-                    node=node,
-                    reports=reports,
-                    runtime=runtime,
-                    images=images,
-                    logs=store,
-                    output=output,
-                    runner=runner,
-                    spool=folder / "spool",
-                    in_use=node.images_in_use,
-                )
-
-            over_link = service(AgentService)
-            supervisor.start("facts", facts.run(runtime, clock))
-            supervisor.start("node", node.run(tools))
-            supervisor.start("leftover commands", keeping.end_leftover_commands(available))
-            supervisor.start("housekeeping", keeping.run(node, node.images_in_use))
+            parts = Parts(surroundings, journal, logs, supervisor)
+            parts.start()
+            over_link, local_service = parts.service(AgentService), parts.service(LocalAgentService)
             async with (
                 GuardedServer([over_link], name="agent link", limits=LINK_AGENT) as linked,
-                GuardedServer(
-                    [service(LocalAgentService)], name="agent", descriptors=_descriptors()
-                ) as local,
+                GuardedServer([local_service], name="agent", descriptors=_descriptors()) as local,
             ):
                 session = Session(
                     address=config.coordinator_address,
@@ -201,17 +143,115 @@ async def assembled(
                 if listen:
                     port = await local.listen(*split_address(config.agent_address))
                     session.start(supervisor)
-                yield Agent(me, node, reports, over_link, session, supervisor, port)
+                yield Agent(me, parts.node, parts.reports, over_link, session, supervisor, port)
     finally:
-        store.close()
+        logs.close()
         journal.close()
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What an agent is put into."""
+
+    config: AgentConfig
+    clock: Clock
+    new_id: Callable[[], str]
+    me: identity.Identity
+    runtime: Runtime
+    network: Network
+    run_probe: RunProbe
+
+
+class Parts:
+    """The agent's parts and how they know each other; ``start`` makes them live."""
+
+    def __init__(
+        self, around: Surroundings, journal: Journal, logs: LogStore, supervisor: Supervisor
+    ) -> None:
+        config, clock, runtime = around.config, around.clock, around.runtime
+        self._around = around
+        self._supervisor = supervisor
+        self.facts = FactsKeeper(
+            config, around.me.node_id, running_version(), lambda new: self.reports.describe(new)
+        )
+        self.available = Availability(lambda: self.facts.runtime_changed(self.available))
+        self.reports = Reports(self.facts.facts, lambda replica_id: self.node.forget(replica_id))
+        self.images = ImageKeeper(runtime, supervisor)
+        self.logs = ContainerLogs(logs, config.folder / "logs")
+        self.log_store = logs
+        self.runner = CommandRunner(runtime)
+        self.keeping = Housekeeping(
+            config,
+            folder=config.folder / "replicas",
+            runtime=runtime,
+            network=around.network,
+            logs=logs,
+            clock=clock,
+        )
+        ends = Ends()
+        self.node = Node(
+            name=config.node_name,
+            clock=clock,
+            new_id=around.new_id,
+            runtime=runtime,
+            journal=journal,
+            reports=self.reports,
+            supervisor=supervisor,
+            ends=ends,
+            available=self.available,
+            tidy=self.keeping.tidy,
+            first_version=around.me.first_version,
+        )
+        self.tools = self._tools(ends)
+
+    def start(self) -> None:
+        """Begin to look after the node."""
+        start, around = self._supervisor.start, self._around
+        start("facts", self.facts.run(around.runtime, around.clock))
+        start("node", self.node.run(self.tools))
+        start("leftover commands", self.keeping.end_leftover_commands(self.available))
+        start("housekeeping", self.keeping.run(self.node, self.node.images_in_use))
+
+    def service(self, kind: type[AgentService]) -> AgentService:
+        """One face of the service."""
+        return kind(
+            node=self.node,
+            reports=self.reports,
+            runtime=self._around.runtime,
+            images=self.images,
+            logs=self.log_store,
+            output=self.logs,
+            runner=self.runner,
+            spool=self._around.config.folder / "spool",
+            in_use=self.node.images_in_use,
+        )
+
+    def _tools(self, ends: Ends) -> Tools:
+        around = self._around
+        return Tools(
+            clock=around.clock,
+            runtime=around.runtime,
+            network=around.network,
+            logs=self.logs,
+            images=self.images,
+            sweeper=ContainerSweeper(around.runtime, self.available, around.clock, self._supervisor),
+            ends=ends,
+            available=self.available,
+            run_probe=around.run_probe,
+            slots=asyncio.Semaphore(CONCURRENT_STARTS),
+            capabilities=lambda: self.facts.capabilities,
+            seccomp_folder=around.config.seccomp_folder,
+            folder=around.config.folder / "replicas",
+            publish=self.node.publish,
+            report=self.node.report,
+        )
 
 
 def _descriptors() -> bytes:
     return files("cloudless.api").joinpath("descriptors.binpb").read_bytes()
 
 
-def api_version() -> str:
+def running_version() -> str:
     """The version that this node reports."""
     try:
         return version("cloudless")

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import asyncio
+import datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.unit.agent.world import assignment
+
+from cloudless.agent import journal as module
+from cloudless.agent.journal import Journal, Progress
+from cloudless.domain.replica import Assignment, ExitStatus, ReplicaPhase
+
+NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+
+
+def opened(path: Path, node: str = "n1") -> Journal:
+    return Journal.open(path, node)
+
+
+def told(
+    journal: Journal, *assignments: Assignment, whole: bool = False, removed: tuple[str, ...] = ()
+) -> None:
+    journal.tell(epoch=3, whole=whole, assignments=assignments, removed=removed)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "agent" / "journal"
+
+
+def test_everything_comes_back(path: Path) -> None:
+    rich = assignment(
+        "a",
+        env={"A": "1"},
+        ports=[{"container_port": 80}],
+        pull_secrets=[{"server": "r", "username": "u", "password": "p"}],
+        readiness_probe={"http": {"port": 80}},
+        rollout={"strategy": "RECREATE"},
+    )
+    exit_status = ExitStatus(code=137, signal=9, oom_killed=True, finished_at=NOW, log_tail="x\ny")
+    progress = Progress(
+        replica_id="a", attempt=4, restarts=3, last_exit=exit_status, ended=ReplicaPhase.FAILED
+    )
+    first = opened(path)
+    told(first, rich, assignment("b"), assignment("c"))
+    told(first, removed=("b",))
+    first.note(progress)
+    for _ in range(2):  # the second reads what the first wrote anew
+        first.close()
+        first = opened(path)
+        assert first.assignments == {"a": rich, "c": assignment("c")}
+        assert (first.doomed, first.epoch, first.damage) == ({"b"}, 3, "")
+        assert first.progress == {"a": progress}
+    first.close()
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_whole_message_dooms_what_it_does_not_name_and_the_gone_are_forgotten(path: Path) -> None:
+    journal = opened(path)
+    told(journal, assignment("a"), assignment("b"))
+    journal.note(Progress(replica_id="a", attempt=1))
+    told(journal, assignment("b"), whole=True)
+    assert (set(journal.assignments), journal.doomed, set(journal.progress)) == ({"b"}, {"a"}, {"a"})
+    journal.forget("a")
+    journal.forget("never-heard-of")
+    journal.close()
+    again = opened(path)
+    assert (set(again.assignments), again.doomed, again.progress) == ({"b"}, set(), {})
+    again.close()
+
+
+def test_what_is_known_already_is_not_written_again(path: Path) -> None:
+    journal = opened(path)
+    told(journal, assignment("a"))
+    journal.note(Progress(replica_id="a", attempt=1))
+    size = path.stat().st_size
+    told(journal, assignment("a"), whole=True)
+    journal.note(Progress(replica_id="a", attempt=1))
+    assert path.stat().st_size == size
+    journal.close()
+
+
+def test_another_nodes_journal_is_not_believed(path: Path) -> None:
+    journal = opened(path)
+    told(journal, assignment("a"))
+    journal.close()
+    other = opened(path, "n2")
+    assert "belongs to another node" in other.damage
+    assert other.assignments == {}
+    other.close()
+    assert [file.name for file in path.parent.glob("*.damaged-*")] == ["journal.damaged-000001"]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
+@given(position=st.integers(min_value=0), bit=st.integers(0, 7))
+def test_a_flipped_bit_never_passes_for_truth(tmp_path: Path, position: int, bit: int) -> None:
+    path = tmp_path / "flipped" / "journal"
+    journal = opened(path)
+    told(journal, assignment("a"), assignment("b"))
+    journal.note(Progress(replica_id="a", attempt=1))
+    journal.close()
+    data = bytearray(path.read_bytes())
+    data[position % len(data)] ^= 1 << bit
+    path.write_bytes(bytes(data))
+    again = opened(path)
+    if not again.damage:  # only the end of the last line: that line was being written
+        assert position % len(data) == len(data) - 1
+        assert set(again.assignments) == {"a", "b"}
+        assert again.progress == {}
+    again.close()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
+@given(cut=st.integers(min_value=0))
+def test_a_cut_leaves_a_beginning_or_is_noticed(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "cut" / "journal"
+    journal = opened(path)
+    names = ["a", "b", "c"]
+    for name in names:
+        told(journal, assignment(name))
+    journal.close()
+    data = path.read_bytes()
+    path.write_bytes(data[: cut % len(data)])
+    again = opened(path)
+    found = list(again.assignments)
+    assert found == names[: len(found)]
+    assert len(found) < 3
+    again.close()
+
+
+async def test_it_is_written_anew_when_it_has_grown_and_loses_nothing_meanwhile(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "COMPACT_BYTES", 2000)
+    journal = opened(path)
+    told(journal, assignment("a"))
+    for attempt in range(500):
+        journal.note(Progress(replica_id="a", attempt=attempt + 1))
+    before = path.stat().st_size
+    syncing = asyncio.gather(journal.sync(), journal.sync())
+    await asyncio.sleep(0)
+    told(journal, assignment("late"))
+    await syncing
+    assert path.stat().st_size < before / 10
+    journal.note(Progress(replica_id="late", attempt=1))
+    journal.close()
+    again = opened(path)
+    assert set(again.assignments) == {"a", "late"}
+    assert [again.progress[name].attempt for name in ("a", "late")] == [500, 1]
+    again.close()
+
+
+def test_only_some_damaged_ones_are_kept(path: Path) -> None:
+    for _ in range(6):
+        opened(path).close()
+        path.write_bytes(b"nonsense\n")
+        opened(path).close()
+    assert len(list(path.parent.glob("*.damaged-*"))) == module.KEPT_DAMAGED
