@@ -81,7 +81,7 @@ def check_absolute_path(value: str) -> str:
         raise ValueError("must not contain '..'")
     if len(value) > 4096:
         raise ValueError("must be at most 4096 characters long")
-    return posixpath.normpath(value.replace("//", "/"))
+    return posixpath.normpath("/" + value.lstrip("/"))  # two slashes in front would stay
 
 
 Name = Annotated[str, AfterValidator(check_name), StringConstraints(strict=True)]

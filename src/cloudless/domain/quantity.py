@@ -19,11 +19,11 @@ _DURATION_UNITS_S = {
     "h": Decimal(3600),
     "d": Decimal(86400),
 }
-_DURATION = re.compile(r"(?:(?P<number>\d{1,12}(?:\.\d{1,6})?)(?P<unit>ms|s|m|h|d))")
+_DURATION = re.compile(r"(?:(?P<number>\d{1,12}(?:\.\d{1,6})?)(?P<unit>ms|s|m|h|d))", re.ASCII)
 _BINARY = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50}
 _DECIMAL = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15, "": 1}
-_BYTES = re.compile(r"(?P<number>\d{1,16}(?:\.\d{1,9})?)(?P<unit>Ki|Mi|Gi|Ti|Pi|k|M|G|T|P|)")
-_CPU = re.compile(r"(?:(?P<milli>\d{1,12})m|(?P<cores>\d{1,9}(?:\.\d{1,3})?))")
+_BYTES = re.compile(r"(?P<number>\d{1,16}(?:\.\d{1,9})?)(?P<unit>Ki|Mi|Gi|Ti|Pi|k|M|G|T|P|)", re.ASCII)
+_CPU = re.compile(r"(?:(?P<milli>\d{1,12})m|(?P<cores>\d{1,9}(?:\.\d{1,3})?))", re.ASCII)
 
 #: No duration in a specification may be longer than this.
 MAX_DURATION = datetime.timedelta(days=366)

@@ -186,7 +186,7 @@ class NodeRoom:
             return False
         if demand.storage_bytes > self.storage_free and demand.storage_bytes:
             return False
-        if any(self.usage.taken(port) for port in demand.ports):
+        if demand.ports and any(self.usage.taken(port) for port in demand.ports):
             return False
         usage, owner = self.usage, demand.owner
-        return not any(usage.holder_of(port, owner) for port in demand.published)
+        return not demand.published or not any(usage.holder_of(port, owner) for port in demand.published)

@@ -40,7 +40,7 @@ _IMAGE = re.compile(
     r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*"
     r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
 )
-_COUNT = re.compile(r"\d{1,5}|(?:\d{1,2}|100)%")
+_COUNT = re.compile(r"\d{1,5}|(?:\d{1,2}|100)%", re.ASCII)
 _SIGNAL = re.compile(
     r"SIG(?:HUP|INT|QUIT|KILL|USR1|USR2|ALRM|TERM|WINCH|CONT|STOP|ABRT|PIPE|RTMIN(?:\+[0-9]{1,2})?)"
 )

@@ -218,6 +218,14 @@ def test_two_replicas_with_one_host_port_need_two_nodes() -> None:
     assert nodes_of(cluster) == ["", "n1", "n2"]
 
 
+def test_a_published_port_belongs_to_one_workload_and_all_its_replicas() -> None:
+    published = {"ports": [{"container_port": 80, "publish": 8088}]}
+    cluster, _ = place(cluster_of(node_record("n1")), 2, "first", **published)
+    assert nodes_of(cluster, "first") == ["n1", "n1"]
+    cluster, _ = place(cluster, **published)
+    assert "8088/tcp cannot be published: workload default/first has it" in refusal(cluster)
+
+
 def test_the_ports_of_a_replica_in_the_hosts_network_are_the_hosts() -> None:
     allowed = node_record("n1", capabilities={"allow_host_namespaces": True})
     shared = {"ports": [{"container_port": 80}], "security_context": {"host_network": True}}
