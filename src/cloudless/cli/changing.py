@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -73,10 +74,15 @@ async def follow(context: Context, client: Client, workload: Workload, goal: Goa
     from cloudless.cli.progress import Progress
 
     arguments = context.arguments
-    with Progress(context.err, neutral(workload.name), quiet=getattr(arguments, "quiet", False)) as progress:
-        done = await client.follow(
-            workload, goal, timeout_s=arguments.wait_timeout, on_change=progress.update
-        )
+    name = neutral(workload.name)
+    try:
+        with Progress(context.err, name, quiet=getattr(arguments, "quiet", False)) as progress:
+            done = await client.follow(
+                workload, goal, timeout_s=arguments.wait_timeout, on_change=progress.update
+            )
+    except asyncio.CancelledError:
+        context.err.line(f"the change of {name} goes on without us; see it with: cloudless get {name} -w")
+        raise
     if arguments.output is None and goal == "available":
         status = done.status
         context.out.line(

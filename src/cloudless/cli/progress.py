@@ -13,7 +13,7 @@ from cloudless.cli.output.table import Cell, cut, display_width
 from cloudless.cli.output.words import phase_cell, span
 from cloudless.cli.terminal import Terminal, neutral
 from cloudless.sdk.objects import enum_name
-from cloudless.sdk.verdict import Verdict, reason_of
+from cloudless.sdk.verdict import Outcome, Verdict, reason_of
 from cloudless.sdk.workload import Workload
 
 #: Replicas shown one by one; the others are counted.
@@ -63,15 +63,14 @@ class Progress:
             self._told = {replica.id: facts[replica.id] for replica in replicas if replica.ready}
         observed = workload.status.observed_generation >= workload.generation
         if verdict.missing and observed:
-            facts[""] = f"{self._name}: waiting for {neutral(verdict.missing)}"
+            facts[""] = f"{self._name}: {_judged(verdict)}"
         for key, fact in facts.items():
             if self._told.get(key) != fact:
                 self._terminal.line(fact)
         self._told = facts if observed else {**self._told, **facts}
 
     def _lines(self, workload: Workload, verdict: Verdict) -> list[str]:
-        waiting = f"waiting for {neutral(verdict.missing)}" if verdict.missing else "done"
-        lines = [f"{self._name}  {waiting}"]
+        lines = [f"{self._name}  {_judged(verdict) or 'done'}"]
         replicas = _ordered(workload)
         width = max((display_width(_name_of(replica)) for replica in replicas), default=0)
         for replica in replicas[:MAX_REPLICAS_SHOWN]:
@@ -79,7 +78,7 @@ class Progress:
             state = _state_cell(replica)
             text = self._terminal.paint(state.text, state.style)
             node = f" on {neutral(replica.node)}" if replica.node else ""
-            why = neutral(reason_of(replica)) if not replica.ready else ""
+            why = _why(replica) if not replica.ready else ""
             line = f"  {name}{' ' * (width - display_width(name))}  {text}{node}"
             lines.append(f"{line}  {self._terminal.paint(why, 'dim')}" if why else line)
         if len(replicas) > MAX_REPLICAS_SHOWN:
@@ -104,6 +103,18 @@ class Progress:
         if self._painted:
             self._terminal.write(f"\x1b[{self._painted}A\r\x1b[J")
             self._painted = 0
+
+
+def _judged(verdict: Verdict) -> str:
+    """What a verdict says, as part of a line."""
+    text = neutral(verdict.missing)
+    return f"waiting for {text}" if text and verdict.outcome is Outcome.WAIT else text
+
+
+def _why(replica: api.ReplicaStatus) -> str:
+    """Why a replica is not ready: its exit, what its node says, or the first refusals."""
+    refused = [f"{refusal.node}: {refusal.reason}" for refusal in replica.refusals[:2]]
+    return neutral(reason_of(replica) or "; ".join(refused))
 
 
 def _ordered(workload: Workload) -> list[api.ReplicaStatus]:
