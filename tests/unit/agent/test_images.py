@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from tests.unit.agent.virtual import virtual, virtual_clock
+from tests.unit.agent.world import IMAGE, World, assignment, spec
+
+from cloudless.agent import housekeeping
+from cloudless.agent.images import ImageKeeper
+from cloudless.agent.resources import DiskUse
+from cloudless.agent.runtime.errors import ImageNotFound, RegistryAway
+from cloudless.agent.runtime.memory import MemoryMachine, MemoryRuntime
+from cloudless.agent.runtime.port import PullProgress
+from cloudless.aio.supervise import Supervisor
+
+
+def ignore(progress: PullProgress) -> None:
+    return
+
+
+def machine() -> MemoryMachine:
+    made = MemoryMachine(virtual_clock())
+    made.add_image(IMAGE, pull_s=10.0)
+    return made
+
+
+@virtual
+async def test_callers_of_one_image_share_a_pull_and_the_last_to_leave_stops_it() -> None:
+    there = machine()
+    async with Supervisor("test") as tasks:
+        keeper = ImageKeeper(MemoryRuntime(there), tasks)
+        first = tasks.start("first", keeper.pull(IMAGE, None, ignore))
+        second = tasks.start("second", keeper.pull(IMAGE, None, ignore))
+        await asyncio.sleep(1)
+        first.cancel()
+        image = await second
+        assert (there.pulls, image.name) == (1, IMAGE)
+        third = tasks.start("third", keeper.pull(IMAGE, None, ignore))
+        await asyncio.sleep(1)
+        third.cancel()
+        await asyncio.sleep(1)
+        assert tasks.names == ()
+        assert (await keeper.pull(IMAGE, None, ignore)).name == IMAGE
+        assert there.pulls == 3
+
+
+@virtual
+async def test_a_failed_pull_fails_for_all_and_is_forgotten() -> None:
+    there = machine()
+    there.registry_away = True
+    async with Supervisor("test") as tasks:
+        keeper = ImageKeeper(MemoryRuntime(there), tasks)
+        results = await asyncio.gather(
+            *(keeper.pull(IMAGE, None, ignore) for _ in range(3)), return_exceptions=True
+        )
+        assert [type(result) for result in results] == [RegistryAway] * 3
+        there.registry_away = False
+        await keeper.pull(IMAGE, None, ignore)
+
+
+@virtual
+async def test_at_most_three_pulls_run_at_the_same_time() -> None:
+    there = machine()
+    names = [f"docker.io/library/app{number}:1" for number in range(6)]
+    for name in names:
+        there.add_image(name, pull_s=10.0)
+    async with Supervisor("test") as tasks:
+        keeper = ImageKeeper(MemoryRuntime(there), tasks)
+        await asyncio.gather(*(keeper.pull(name, None, ignore) for name in names))
+    assert there.clock.monotonic() == pytest.approx(20.0, abs=0.1)
+
+
+@virtual
+async def test_the_policies() -> None:
+    there = machine()
+    async with Supervisor("test") as tasks:
+        keeper = ImageKeeper(MemoryRuntime(there), tasks)
+        with pytest.raises(ImageNotFound, match="NEVER"):
+            await keeper.ensure(spec(image_pull_policy="NEVER"), "", ignore)
+        image = await keeper.ensure(spec(image_pull_policy="IF_NOT_PRESENT"), "", ignore)
+        await keeper.ensure(spec(image_pull_policy="IF_NOT_PRESENT"), "", ignore)
+        assert there.pulls == 1
+        await keeper.ensure(spec(image_pull_policy="ALWAYS"), "", ignore)
+        assert there.pulls == 2
+        await keeper.ensure(spec(image_pull_policy="ALWAYS"), image.digest, ignore)
+        assert there.pulls == 2
+        with pytest.raises(ImageNotFound):
+            await keeper.ensure(spec(image_pull_policy="NEVER"), f"sha256:{'0' * 64}", ignore)
+
+
+@virtual
+async def test_unused_images_go_while_the_disk_is_too_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    await world.start(assignment())
+    await world.until_running()
+    for number in range(5):
+        name = f"docker.io/library/old{number}:1"
+        world.machine.images[name] = world.machine.add_image(name)
+    there = set(world.machine.images)
+
+    def disk(path: Path) -> DiskUse:
+        return DiskUse(70 + 5 * (len(world.machine.images) - 3), 0)
+
+    monkeypatch.setattr(housekeeping, "read_disk", disk)
+    await asyncio.sleep(61)
+    assert len(there) == 6
+    assert len(world.machine.images) == 4  # 85 % began it, 75 % ends it
+    assert IMAGE in world.machine.images
+    world.machine.images = {IMAGE: world.machine.images[IMAGE]}
+    monkeypatch.setattr(housekeeping, "read_disk", lambda path: DiskUse(99, 0))
+    await asyncio.sleep(61)
+    assert set(world.machine.images) == {IMAGE}
+    await world.kill()
