@@ -15,6 +15,7 @@ from cloudless.domain.errors import FieldViolation
 
 #: More violations than this are not listed: the first ones are enough to go on with.
 MAX_VIOLATIONS = 20
+_NAMED = re.compile(r"(?P<field>[a-z]+(?:_[a-z]+)*(?:\.[a-z]+(?:_[a-z]+)*)*): (?P<rest>.+)", re.DOTALL)
 
 
 class Model(BaseModel):
@@ -39,10 +40,19 @@ class Choice(enum.StrEnum):
 
 
 def violations_of(error: ValidationError, prefix: str = "") -> tuple[FieldViolation, ...]:
-    """The field violations of a failed validation, with paths such as ``spec.ports[0].name``."""
+    """The field violations of a failed validation, with paths such as ``spec.ports[0].name``.
+
+    A rule over several fields says which of them is wrong by beginning with its name
+    ("limits.memory_bytes: must ..."); that becomes part of the path.
+    """
     found = []
     for item in error.errors(include_url=False, include_context=True)[:MAX_VIOLATIONS]:
-        found.append(FieldViolation(_path(prefix, item["loc"]), _description(item)))
+        path, description = _path(prefix, item["loc"]), _description(item)
+        named = _NAMED.fullmatch(description) if item["type"] == "value_error" else None
+        if named is not None:
+            path = f"{path}.{named['field']}" if path else named["field"]
+            description = named["rest"]
+        found.append(FieldViolation(path, description))
     return tuple(found)
 
 

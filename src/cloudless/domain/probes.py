@@ -70,7 +70,7 @@ class Probe(Model):
                 f"needs exactly one of exec, http, tcp, grpc ({', '.join(given) or 'none'} given)"
             )
         if self.period < MIN_PERIOD:
-            raise ValueError("period must be at least 100ms")
+            raise ValueError("period: must be at least 100ms")
         if self.timeout <= datetime.timedelta(0):
-            raise ValueError("timeout must be above 0")
+            raise ValueError("timeout: must be above 0")
         return self

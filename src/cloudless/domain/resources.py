@@ -70,9 +70,9 @@ class Resources(Model):
         for name in ("cpu_millicores", "memory_bytes"):
             limit, request = getattr(self.limits, name), getattr(self.requests, name)
             if limit and request > limit:
-                raise ValueError(f"requests.{name} ({request}) must not be above limits.{name} ({limit})")
+                raise ValueError(f"requests.{name}: {request} is above limits.{name} ({limit})")
         if 0 < self.limits.memory_bytes < 6 * 2**20:
-            raise ValueError("limits.memory_bytes must be at least 6Mi: less cannot start a container")
+            raise ValueError("limits.memory_bytes: must be at least 6Mi; less cannot start a container")
         return self
 
     @property

@@ -44,7 +44,7 @@ class SeccompProfile(Model):
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if (self.type is SeccompType.LOCALHOST) != bool(self.localhost_profile):
-            raise ValueError("localhost_profile goes with type LOCALHOST, and only with it")
+            raise ValueError("localhost_profile: goes with type LOCALHOST, and only with it")
         return self
 
 
@@ -76,7 +76,7 @@ class SecurityContext(Model):
                         f"{field}: {name[:40]!r} is not a capability; write for example NET_BIND_SERVICE"
                     )
         if self.run_as_non_root and self.run_as_user == 0:
-            raise ValueError("run_as_non_root and run_as_user 0 exclude each other")
+            raise ValueError("run_as_user: 0 is root, which run_as_non_root forbids")
         for name in self.sysctls:
             if not name.startswith(SAFE_SYSCTL_PREFIXES):
                 raise ValueError(

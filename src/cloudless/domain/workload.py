@@ -118,7 +118,7 @@ class RestartPolicy(Model):
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if self.policy is RestartPolicyName.NEVER and self.max_retries:
-            raise ValueError("max_retries has no meaning with policy NEVER")
+            raise ValueError("max_retries: has no meaning with policy NEVER")
         return self
 
 
@@ -160,9 +160,9 @@ class RolloutStrategy(Model):
             defaults = RolloutStrategy.model_fields
             wrong = sorted(name for name in given if getattr(self, name) != defaults[name].default)
             if wrong:
-                raise ValueError(f"{wrong[0]} has no meaning with RECREATE")
+                raise ValueError(f"{wrong[0]}: has no meaning with RECREATE")
         if self.progress_deadline <= self.min_ready_time:
-            raise ValueError("progress_deadline must be above min_ready_time")
+            raise ValueError("progress_deadline: must be above min_ready_time")
         return self
 
 
@@ -202,7 +202,7 @@ class Volume(Model):
                 f"needs exactly one of host_path, empty_dir, tmpfs ({', '.join(given) or 'none'} given)"
             )
         if self.mount_path in ("/", "/proc", "/sys", "/dev"):
-            raise ValueError(f"mount_path {self.mount_path} belongs to the container's own system")
+            raise ValueError(f"mount_path: {self.mount_path} belongs to the container's own system")
         return self
 
 
@@ -276,7 +276,7 @@ class WorkloadSpec(Model):
             if probe is not None and probe.success_threshold != 1:
                 raise ValueError(f"{name}: success_threshold must be 1")
         if self.restart_policy.policy is RestartPolicyName.NEVER and self.liveness_probe is not None:
-            raise ValueError("liveness_probe restarts containers, which restart_policy NEVER forbids")
+            raise ValueError("liveness_probe: restarts containers, which restart_policy NEVER forbids")
         return self
 
     @property
