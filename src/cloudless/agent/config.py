@@ -10,37 +10,15 @@ import socket
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from cloudless.domain.address import Address
 from cloudless.domain.model import Model
 from cloudless.domain.names import AbsolutePath, Labels, Name
 from cloudless.domain.node import Taint
 
 DEFAULT_AGENT_ADDRESS = "127.0.0.1:9092"
 DEFAULT_COORDINATOR_ADDRESS = "127.0.0.1:8080"
-
-
-def split_address(value: str) -> tuple[str, int]:
-    """Host and port of ``host:port``; raises ``ValueError``.
-
-    >>> split_address("127.0.0.1:8080"), split_address("[::1]:0")
-    (('127.0.0.1', 8080), ('::1', 0))
-    """
-    host, colon, port = value.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"{value[:80]!r} is not an address; write for example 127.0.0.1:9092")
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or len(host) > 253:
-        raise ValueError(f"{value[:80]!r} names no host")
-    return host, int(port)
-
-
-def _check_address(value: str) -> str:
-    split_address(value)
-    return value
-
-
-Address = Annotated[str, AfterValidator(_check_address)]
 
 
 def default_node_name() -> str:

@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 
 from cloudless.agent import identity
-from cloudless.agent.config import AgentConfig, split_address
+from cloudless.agent.config import AgentConfig
 from cloudless.agent.daemon import choose
 from cloudless.agent.ends import Availability, Ends
 from cloudless.agent.exec import CommandRunner

@@ -12,11 +12,11 @@ import logging
 import random
 from typing import Literal
 
-from cloudless.agent.config import split_address
 from cloudless.agent.limits import LINK_RETRY_BASE_S, LINK_RETRY_CAP_S
 from cloudless.aio.backoff import Backoff
 from cloudless.aio.clock import Clock
 from cloudless.aio.supervise import Supervisor
+from cloudless.domain.address import split_address
 from cloudless.domain.errors import CloudlessError
 from cloudless.transport.link import ServesLinks, dial_link
 

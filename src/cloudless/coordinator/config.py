@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+from cloudless.domain.address import Address
 from cloudless.domain.model import Model
 from cloudless.store.errors import InvalidRequest
 from cloudless.store.url import parse_store_url
@@ -17,24 +18,6 @@ CLUSTER_ID_FILE = "cluster-id"
 _SHORT_FORMS = frozenset({"", "embedded", "memory"})
 
 
-def split_address(text: str) -> tuple[str, int]:
-    """Host and port of ``host:port``; raises ``ValueError``.
-
-    >>> split_address("127.0.0.1:8080"), split_address("[::1]:0")
-    (('127.0.0.1', 8080), ('::1', 0))
-    """
-    host, colon, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not (colon and host and port.isascii() and port.isdigit() and int(port) <= 65535):
-        raise ValueError(f"{text[:80]!r} is not an address; write for example 127.0.0.1:8080")
-    return host, int(port)
-
-
-def _address(text: str) -> str:
-    split_address(text)
-    return text
-
-
 def _store_url(text: str) -> str:
     if text not in _SHORT_FORMS:
         try:
@@ -42,9 +25,6 @@ def _store_url(text: str) -> str:
         except InvalidRequest as error:
             raise ValueError(str(error)) from None
     return text
-
-
-Address = Annotated[str, AfterValidator(_address)]
 
 
 class CoordinatorConfig(Model):

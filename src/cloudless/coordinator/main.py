@@ -14,7 +14,7 @@ from importlib.resources import files
 
 from cloudless.aio.clock import Clock
 from cloudless.aio.supervise import Supervisor
-from cloudless.coordinator.config import CoordinatorConfig, split_address
+from cloudless.coordinator.config import CoordinatorConfig
 from cloudless.coordinator.control.apply import Applier
 from cloudless.coordinator.control.leadership import Seat
 from cloudless.coordinator.control.loop import ControlLoop
@@ -32,6 +32,7 @@ from cloudless.coordinator.state.cache import WatchCache
 from cloudless.coordinator.state.codec import Codec
 from cloudless.coordinator.state.snapshots import Snapshots
 from cloudless.coordinator.state.typed import TypedStore, domain_errors
+from cloudless.domain.address import split_address
 from cloudless.domain.errors import Fatal
 from cloudless.store.port import Store
 from cloudless.store.url import open_store
