@@ -36,6 +36,7 @@ from cloudless.agent.session import Session
 from cloudless.agent.sweep import ContainerSweeper
 from cloudless.aio.clock import Clock
 from cloudless.aio.supervise import Supervisor
+from cloudless.domain.address import split_address
 from cloudless.transport.limits import LINK_AGENT
 from cloudless.transport.server import GuardedServer
 
