@@ -11,6 +11,7 @@ class Proxy:
 
     def __init__(self, port: int) -> None:
         self._target = port
+        self.mute = False  # swallow what the server answers
         self._open = True
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
@@ -48,13 +49,20 @@ class Proxy:
         ends = {writer, up_writer}
         self._writers |= ends
         try:
-            await asyncio.gather(pump(reader, up_writer), pump(up_reader, writer))
+            await asyncio.gather(pump(reader, up_writer), self._answer(up_reader, writer))
         except ConnectionError:
             pass
         finally:
             self._writers -= ends
             for end in ends:
                 end.transport.abort()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            if not self.mute:
+                writer.write(data)
+                await writer.drain()
+        raise ConnectionResetError
 
 
 async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -104,6 +104,24 @@ async def test_a_watch_cut_off_too_long_must_list_again(server: EtcdServer, stor
         assert await keys(far) == []
 
 
+async def test_a_write_without_an_answer_is_not_repeated(server: EtcdServer, store: Store) -> None:
+    async with (
+        Proxy(server.client_port) as proxy,
+        open_store(f"etcd://{proxy.address}/test", CLOCK, new_id=str) as far,
+    ):
+        await put(far, "k", b"1")
+        proxy.mute = True
+        with pytest.raises(Unavailable) as caught:
+            await put(far, "k", b"2")
+        assert caught.value.outcome_unknown
+        proxy.cut()
+        proxy.mute = False
+        proxy.heal()
+        found = await far.get("k")
+        assert found is not None
+        assert (found.value, found.version) == (b"2", 2)
+
+
 async def test_an_emptied_etcd_is_noticed(server: EtcdServer, store: Store) -> None:
     for _ in range(10):
         last = await put(store, "k")

@@ -244,7 +244,9 @@ async def test_a_restarted_process_takes_over_at_once(tmp_path: Path, clock: Man
             assert not (await reopened.txn([old.fence()], [Put("k", b"")])).succeeded
             await new.txn([], [Put("k", b"")])
             rival = Candidate(reopened, clock, "rival")
-            await settle()
+            for _ in range(10):  # so much time on the disk that the rival had its chance
+                await settle()
+                assert (await new.txn([], [Put("k", b"")])).succeeded
             assert not rival.leadership.done(), "only what a former process left is taken over"
             rival.task.cancel()
             await asyncio.gather(rival.task, return_exceptions=True)

@@ -205,6 +205,16 @@ async def test_a_watcher_of_a_quiet_prefix_gets_bookmarks(clock: ManualClock) ->
     assert bookmark.revision == last
 
 
+async def test_a_lease_is_over_at_its_time_not_when_its_keys_are_gone(clock: ManualClock) -> None:
+    async with open_memory(clock) as store:
+        lease = await store.grant(10)
+        await put(store, "k", b"", lease.id)
+        clock.advance(10)
+        with pytest.raises(LeaseExpired):
+            await store.keep_alive(lease)
+        assert await keys(store) == ["k"], "nobody had the time to delete it yet"
+
+
 async def test_a_full_store_takes_deletes_only(clock: ManualClock) -> None:
     async with open_memory(clock, bounds=Bounds(store_bytes=10_000)) as store:
         with pytest.raises(NoSpace):
