@@ -78,7 +78,11 @@ async def follow(context: Context, client: Client, workload: Workload, goal: Goa
     try:
         with Progress(context.err, name, quiet=getattr(arguments, "quiet", False)) as progress:
             done = await client.follow(
-                workload, goal, timeout_s=arguments.wait_timeout, on_change=progress.update
+                workload,
+                goal,
+                timeout_s=arguments.wait_timeout,
+                settle_s=_settle_s(workload, goal),
+                on_change=progress.update,
             )
     except asyncio.CancelledError:
         context.err.line(f"the change of {name} goes on without us; see it with: cloudless get {name} -w")
@@ -92,6 +96,17 @@ async def follow(context: Context, client: Client, workload: Workload, goal: Goa
             else f"{_label(done)} succeeded, revision {status.revision}"
         )
     return done
+
+
+def _settle_s(workload: Workload, goal: Goal) -> float:
+    """A second look at what has no probe: many programs end right after their start."""
+    from cloudless.sdk.limits import SETTLE_S
+
+    spec = workload.message.spec
+    if goal != "available" or workload.outcome == "unchanged" or spec is None or not spec.replicas:
+        return 0.0
+    vouched = spec.readiness_probe is not None or bool(spec.rollout and spec.rollout.min_ready_time)
+    return 0.0 if vouched else SETTLE_S
 
 
 def show_result(context: Context, workload: Workload) -> None:

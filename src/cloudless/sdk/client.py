@@ -251,6 +251,7 @@ class Client(Reader):
         namespace: str | None = None,
         generation: int = 0,
         timeout_s: float = WAIT_TIMEOUT_S,
+        settle_s: float = 0.0,
         on_change: OnChange | None = None,
     ) -> Workload:
         """Wait until the workload is ``available``, ``placed``, ``completed`` or ``deleted``.
@@ -270,7 +271,7 @@ class Client(Reader):
             space, short = self._split(name, namespace)
             return Workload.of(api.Workload(namespace=space, name=short), "deleted")
         return await self.follow(
-            workload, for_, generation=generation, timeout_s=timeout_s, on_change=on_change
+            workload, for_, generation=generation, timeout_s=timeout_s, settle_s=settle_s, on_change=on_change
         )
 
     async def follow(
@@ -280,6 +281,7 @@ class Client(Reader):
         *,
         generation: int = 0,
         timeout_s: float = WAIT_TIMEOUT_S,
+        settle_s: float = 0.0,
         on_change: OnChange | None = None,
     ) -> Workload:
         """``wait`` for a workload that was just answered: no further question is needed."""
@@ -292,6 +294,7 @@ class Client(Reader):
                 for_,
                 generation=max(generation, workload.generation),
                 timeout_s=timeout_s,
+                settle_s=settle_s,
                 on_change=on_change,
             )
 

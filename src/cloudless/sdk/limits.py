@@ -17,8 +17,12 @@ MAX_PAGES = 10_000
 WAIT_TIMEOUT_S = 600.0
 #: How long replicas may be without a node before ``wait`` says that they cannot be placed.
 PLACEMENT_PATIENCE_S = 3.0
-#: A new replica that was started again this often and ended again counts as failed.
-CRASH_RESTARTS = 1
+#: How long a replica may be unable to start (registry away, no such command) before ``wait`` gives up.
+START_PATIENCE_S = 8.0
+#: A new replica that ended this often counts as failed.
+CRASH_RESTARTS = 2
+#: How long the CLI looks whether what became available stays so, when no probe vouches for it.
+SETTLE_S = 1.0
 #: Log lines shown of a replica that failed.
 LOG_TAIL_LINES = 20
 #: Times that a read-change-write is tried again when somebody else was faster.

@@ -12,7 +12,12 @@ from typing import Literal
 
 from cloudless import api
 from cloudless.sdk.failures import NodeReason
-from cloudless.sdk.limits import CRASH_RESTARTS, LOG_TAIL_LINES
+from cloudless.sdk.limits import (
+    CRASH_RESTARTS,
+    LOG_TAIL_LINES,
+    PLACEMENT_PATIENCE_S,
+    START_PATIENCE_S,
+)
 from cloudless.sdk.objects import enum_name
 
 Goal = Literal["available", "placed", "completed", "deleted"]
@@ -24,7 +29,7 @@ class Outcome(enum.Enum):
 
     WAIT = "wait"
     DONE = "done"
-    #: Replicas without a node: an end only if it lasts.
+    #: Replicas without a node.
     UNPLACED = "unplaced"
     FAILED = "failed"
 
@@ -35,11 +40,15 @@ class Verdict:
 
     outcome: Outcome
     missing: str = ""
+    #: Trouble is an end only when it lasts this long; 0 is at once.
+    patience_s: float = 0.0
     replica: str = ""
     log_lines: tuple[str, ...] = ()
     refusals: tuple[NodeReason, ...] = ()
 
 
+#: How a node's message begins when trying again is in vain.
+HOPELESS = ("ImageNotFound", "InvalidImage", "RegistryUnauthorized")
 DONE = Verdict(Outcome.DONE)
 
 
@@ -80,28 +89,33 @@ def _failure(status: api.WorkloadStatus) -> Verdict | None:
         phase = enum_name(replica.phase)
         if phase == "FAILED" or (phase == "BACKING_OFF" and replica.restarts >= CRASH_RESTARTS):
             return _replica_failure(replica, phase)
+        if phase == "BACKING_OFF" and replica.last_exit is None:
+            hopeless = replica.message.startswith(HOPELESS)
+            return _replica_failure(replica, phase, 0.0 if hopeless else START_PATIENCE_S)
     rollout = status.rollout
     if rollout is not None and enum_name(rollout.phase) == "STALLED":
         return Verdict(Outcome.FAILED, rollout.because or status.message or "the rollout makes no progress")
     return None
 
 
-def _replica_failure(replica: api.ReplicaStatus, phase: str) -> Verdict:
+def _replica_failure(replica: api.ReplicaStatus, phase: str, patience_s: float = 0.0) -> Verdict:
     name = f"{replica.workload}/{replica.ordinal}"
     why = reason_of(replica) or phase.lower().replace("_", " ")
-    again = f", started {replica.restarts + 1} times" if phase == "BACKING_OFF" else ""
+    again = f" (ended {replica.restarts} times)" if phase == "BACKING_OFF" and replica.restarts else ""
     tail = replica.last_exit.log_tail.splitlines()[-LOG_TAIL_LINES:] if replica.last_exit else []
-    return Verdict(Outcome.FAILED, f"{name}: {why}{again}", name, tuple(tail))
+    return Verdict(Outcome.FAILED, f"{name}: {why}{again}", patience_s, name, tuple(tail))
 
 
 def reason_of(replica: api.ReplicaStatus) -> str:
     """Why a replica is in its phase: its exit, or what its node says."""
     status = replica.last_exit
-    if status is None or enum_name(replica.phase) in ("RUNNING", "STARTING", "PENDING"):
+    if replica.message or status is None or enum_name(replica.phase) in ("RUNNING", "STARTING", "PENDING"):
         return replica.message
     if status.oom_killed:
         return "killed: out of memory (exit code 137)"
-    return status.reason or f"exit code {status.code}"
+    if status.signal:
+        return f"ended by signal {status.signal}"
+    return status.reason if status.reason.startswith("exit") else f"exit code {status.code}"
 
 
 def _unplaced(status: api.WorkloadStatus) -> Verdict | None:
@@ -119,7 +133,7 @@ def _unplaced(status: api.WorkloadStatus) -> Verdict | None:
     refusals = {
         NodeReason(refusal.node, refusal.reason): None for replica in refused for refusal in replica.refusals
     }
-    return Verdict(Outcome.UNPLACED, text, refusals=tuple(refusals))
+    return Verdict(Outcome.UNPLACED, text, PLACEMENT_PATIENCE_S, refusals=tuple(refusals))
 
 
 def _waiting(status: api.WorkloadStatus) -> Verdict:

@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 from cloudless.domain.errors import NotFound
 from cloudless.sdk.failures import CannotPlace, RolloutFailed, WaitTimeout
-from cloudless.sdk.limits import PLACEMENT_PATIENCE_S
 from cloudless.sdk.verdict import Goal, Outcome, Verdict, judge
 from cloudless.sdk.watch import WorkloadWatch
 from cloudless.sdk.workload import Workload
@@ -27,40 +26,52 @@ async def wait_for(
     *,
     generation: int,
     timeout_s: float,
+    settle_s: float = 0.0,
     on_change: OnChange | None = None,
 ) -> Workload:
-    """Follow ``changes`` of ``workload`` until ``goal``; raises the failures of ``sdk.failures``."""
+    """Follow ``changes`` of ``workload`` until ``goal``; raises the failures of ``sdk.failures``.
+
+    With ``settle_s`` the goal must have held for that long.
+    """
     loop = asyncio.get_running_loop()
     end_s = loop.time() + timeout_s
-    unplaced_until_s: float | None = None
+    since: tuple[Outcome, float] = (Outcome.WAIT, loop.time())
     current, verdict = workload, judge(workload.message, goal, generation)
     while True:
         if on_change is not None:
             on_change(current, verdict)
-        if verdict.outcome is Outcome.DONE:
-            return current
-        if verdict.outcome is Outcome.FAILED:
-            raise _failed(current, verdict)
-        if verdict.outcome is not Outcome.UNPLACED:
-            unplaced_until_s = None
-        elif unplaced_until_s is None:
-            unplaced_until_s = loop.time() + PLACEMENT_PATIENCE_S
-        until_s = end_s if unplaced_until_s is None else min(end_s, unplaced_until_s)
+        if verdict.outcome is not since[0]:
+            since = (verdict.outcome, loop.time())
+        until_s = end_s
+        if verdict.outcome is not Outcome.WAIT:
+            lasts_s = settle_s if verdict.outcome is Outcome.DONE else verdict.patience_s
+            until_s = since[1] + lasts_s
+        if loop.time() >= min(until_s, end_s):
+            return _conclude(current, verdict, goal, timeout_s)
         try:
-            async with asyncio.timeout_at(until_s):
+            async with asyncio.timeout_at(min(until_s, end_s)):
                 change = await _next(changes, workload)
         except TimeoutError:
-            if until_s == unplaced_until_s:
-                raise _unplaced(current, verdict) from None
-            raise WaitTimeout(
-                f"{current.name} is not {goal} after {timeout_s:g} s: waiting for {verdict.missing}",
-                hint=f"cloudless describe workload {current.name}",
-            ) from None
+            return _conclude(current, verdict, goal, timeout_s)
         if change is None:
             if goal == "deleted":
                 return current
             raise NotFound(f"workload {current.name} was deleted meanwhile")
         current, verdict = change, judge(change.message, goal, generation)
+
+
+def _conclude(workload: Workload, verdict: Verdict, goal: Goal, timeout_s: float) -> Workload:
+    """The end of a wait: the workload, or the error for what it has come to."""
+    if verdict.outcome is Outcome.DONE:
+        return workload
+    if verdict.outcome is Outcome.FAILED:
+        raise _failed(workload, verdict)
+    if verdict.outcome is Outcome.UNPLACED:
+        raise _unplaced(workload, verdict)
+    raise WaitTimeout(
+        f"{workload.name} is not {goal} after {timeout_s:g} s: waiting for {verdict.missing}",
+        hint=f"cloudless describe workload {workload.name}",
+    )
 
 
 async def _next(changes: WorkloadWatch, workload: Workload) -> Workload | None:

@@ -92,6 +92,7 @@ def cli(served, capsysbinary, monkeypatch, tmp_path):
     """Run one command line; answers its code, stdout and stderr."""
     for name in ("NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "CLOUDLESS_DEBUG", "CLOUDLESS_CONTEXT"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("cloudless.sdk.limits.SETTLE_S", 0.0)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("CLOUDLESS_ADDRESS", served.address)
     monkeypatch.chdir(tmp_path)

@@ -132,7 +132,7 @@ def test_a_rollout_that_fails_is_3_with_the_last_lines(cli, fake, slow):
 
 
 def test_what_cannot_be_placed_is_4_with_a_row_per_node(cli, fake, slow, monkeypatch):
-    monkeypatch.setattr("cloudless.sdk.waiting.PLACEMENT_PATIENCE_S", 0.05)
+    monkeypatch.setattr("cloudless.sdk.verdict.PLACEMENT_PATIENCE_S", 0.05)
     refusals = [api.NodeRefusal("n1", "needs memory 8Gi, 4Gi free"), api.NodeRefusal("n2", "is lost")]
     slow.later(0.2, lambda: failing(fake, phase=api.ReplicaPhase.PENDING, node="", refusals=refusals))
     result = cli("run", "web", "web:1")

@@ -7,7 +7,7 @@ from fake_coordinator import FakeCoordinator, copied, ready_status, replica_of
 
 import cloudless
 from cloudless import api
-from cloudless.sdk import waiting
+from cloudless.sdk import verdict
 
 Phase = api.ReplicaPhase
 RolloutPhase = api.RolloutStatusPhase
@@ -97,7 +97,7 @@ async def test_a_crash_loop_ends_the_wait_and_one_crash_does_not(client, slow):
         return lambda: slow.set_status("web", status(slow, available_replicas=1, replicas=[replica]))
 
     with pytest.raises(cloudless.RolloutFailed, match="out of memory"):
-        await wait_while(client, [crashed(0), crashed(1)])
+        await wait_while(client, [crashed(1), crashed(2)])
 
 
 async def test_old_replicas_that_crash_do_not_fail_a_new_revision(client, slow):
@@ -118,7 +118,7 @@ async def test_a_stalled_rollout_ends_the_wait(client, slow):
 
 
 async def test_what_cannot_be_placed_ends_the_wait_after_some_patience(client, slow, monkeypatch):
-    monkeypatch.setattr(waiting, "PLACEMENT_PATIENCE_S", 0.05)
+    monkeypatch.setattr(verdict, "PLACEMENT_PATIENCE_S", 0.05)
     refusals = [api.NodeRefusal("n1", "needs memory 8Gi, 4Gi free")]
     pending = replica_of(
         slow.workloads["default", "web"], 0, phase=Phase.PENDING, node="", ready=False, refusals=refusals
@@ -166,3 +166,35 @@ async def test_run_to_completion(client, slow):
 async def test_an_unknown_goal_is_refused(client):
     with pytest.raises(cloudless.Invalid, match="for_"):
         await client.wait("web", "happy")  # type: ignore[arg-type]
+
+
+def unable(slow, message):
+    replica = replica_of(
+        slow.workloads["default", "web"], 0, phase=Phase.BACKING_OFF, ready=False, message=message
+    )
+    return lambda: slow.set_status("web", status(slow, available_replicas=0, replicas=[replica]))
+
+
+async def test_an_image_that_is_not_there_ends_the_wait_at_once(client, slow):
+    with pytest.raises(cloudless.RolloutFailed, match="ImageNotFound: no such tag"):
+        await wait_while(client, [unable(slow, "ImageNotFound: no such tag")], timeout_s=60)
+
+
+async def test_a_registry_that_is_away_ends_it_after_some_patience(client, slow, monkeypatch):
+    monkeypatch.setattr(verdict, "START_PATIENCE_S", 0.05)
+    steps = [unable(slow, "RegistryUnavailable: a"), unable(slow, "RegistryUnavailable: b")]
+    with pytest.raises(cloudless.RolloutFailed, match="RegistryUnavailable: b"):
+        await wait_while(client, steps)
+
+
+async def test_settling_sees_what_ends_right_after_its_start(client, slow):
+    ended = api.ExitStatus(code=1, log_tail="boom")
+    crashed = replica_of(
+        slow.workloads["default", "web"], 0, phase=Phase.FAILED, ready=False, last_exit=ended
+    )
+    steps = [
+        lambda: slow.set_status("web", status(slow)),
+        lambda: slow.set_status("web", status(slow, available_replicas=1, replicas=[crashed])),
+    ]
+    with pytest.raises(cloudless.RolloutFailed, match="exit code 1"):
+        await wait_while(client, steps, settle_s=10.0)

@@ -31,7 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-w", "--watch", action="store_true", help="keep showing changes")
     parser.add_argument("--no-headers", action="store_true", help="leave out the titles of a table")
     parser.add_argument(
-        "--agent-address", metavar="HOST:PORT", default="127.0.0.1:9092", help="whose images to list"
+        "--agent-address", metavar="HOST:PORT", help="for images: the agent, 127.0.0.1:9092 by default"
     )
     add_output_option(parser)
 
