@@ -21,6 +21,7 @@ from cloudless.agent.replica import volumes
 from cloudless.agent.resources import read_disk
 from cloudless.agent.runtime.errors import RuntimeAway
 from cloudless.agent.runtime.port import Runtime
+from cloudless.agent.traffic.switchboard import Switchboard
 from cloudless.aio.backoff import Backoff
 from cloudless.aio.clock import Clock
 from cloudless.domain.errors import CloudlessError
@@ -38,6 +39,7 @@ class Housekeeping:
         folder: Path,
         runtime: Runtime,
         network: Network,
+        switchboard: Switchboard,
         logs: LogStore,
         clock: Clock,
     ) -> None:
@@ -45,11 +47,13 @@ class Housekeeping:
         self._folder = folder
         self._runtime = runtime
         self._network = network
+        self._switchboard = switchboard
         self._logs = logs
         self._clock = clock
 
     async def tidy(self, keep: frozenset[str]) -> None:
         """Remove networks and files of replicas that are not in ``keep``; failures are logged."""
+        self._switchboard.keep(keep)
         try:
             removed = await self._network.collect(keep)
             files = await asyncio.to_thread(self._remove_files, keep)

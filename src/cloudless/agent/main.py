@@ -34,6 +34,8 @@ from cloudless.agent.runtime.port import Runtime
 from cloudless.agent.services import AgentService, LocalAgentService
 from cloudless.agent.session import Session
 from cloudless.agent.sweep import ContainerSweeper
+from cloudless.agent.traffic.port import Traffic
+from cloudless.agent.traffic.switchboard import Switchboard
 from cloudless.aio.clock import Clock
 from cloudless.aio.supervise import Supervisor
 from cloudless.domain.address import split_address
@@ -69,6 +71,7 @@ async def agent(config: AgentConfig, clock: Clock, *, new_id: Callable[[], str])
     from cloudless.agent.network.kernel import KernelNetwork
     from cloudless.agent.probing.prober import Prober
     from cloudless.agent.runtime.containerd import ContainerdRuntime
+    from cloudless.agent.traffic.kernel import KernelTraffic
     from cloudless.containerd.client import ContainerdClient
 
     with identity.locked(config.folder):
@@ -84,6 +87,7 @@ async def agent(config: AgentConfig, clock: Clock, *, new_id: Callable[[], str])
         network = KernelNetwork(
             str(config.folder), config.folder / "network", network_range=config.network_range
         )
+        traffic = KernelTraffic(str(config.folder))
         prober = Prober()
         try:
             async with (
@@ -95,6 +99,7 @@ async def agent(config: AgentConfig, clock: Clock, *, new_id: Callable[[], str])
                     me=me,
                     runtime=runtime,
                     network=network,
+                    traffic=traffic,
                     run_probe=prober.attempt,
                 ) as running,
             ):
@@ -104,6 +109,7 @@ async def agent(config: AgentConfig, clock: Clock, *, new_id: Callable[[], str])
             prober.close()
             await runtime.close()
             await network.close()
+            await traffic.close()
 
 
 @asynccontextmanager
@@ -115,16 +121,18 @@ async def assembled(
     me: identity.Identity,
     runtime: Runtime,
     network: Network,
+    traffic: Traffic,
     run_probe: RunProbe,
     listen: bool = True,
 ) -> AsyncIterator[Agent]:
-    """Run the agent on this runtime and network; ``listen`` False leaves out every socket."""
-    surroundings = Surroundings(config, clock, new_id, me, runtime, network, run_probe)
+    """Run the agent on this runtime, network and traffic; ``listen`` False leaves out every socket."""
+    surroundings = Surroundings(config, clock, new_id, me, runtime, network, traffic, run_probe)
     journal = Journal.open(config.folder / "journal", me.node_id)
     logs = LogStore(config.folder / "logs", config.folder / "bin")
     try:
         async with Supervisor("agent") as supervisor:
             parts = Parts(surroundings, journal, logs, supervisor)
+            await parts.switchboard.adopt()
             parts.start()
             over_link, local_service = parts.service(AgentService), parts.service(LocalAgentService)
             async with (
@@ -160,6 +168,7 @@ class Surroundings:
     me: identity.Identity
     runtime: Runtime
     network: Network
+    traffic: Traffic
     run_probe: RunProbe
 
 
@@ -181,11 +190,13 @@ class Parts:
         self.logs = ContainerLogs(logs, config.folder / "logs")
         self.log_store = logs
         self.runner = CommandRunner(runtime)
+        self.switchboard = Switchboard(around.traffic, around.network, clock)
         self.keeping = Housekeeping(
             config,
             folder=config.folder / "replicas",
             runtime=runtime,
             network=around.network,
+            switchboard=self.switchboard,
             logs=logs,
             clock=clock,
         )
@@ -209,6 +220,7 @@ class Parts:
         """Begin to look after the node."""
         start, around = self._supervisor.start, self._around
         start("facts", self.facts.run(around.runtime, around.clock))
+        start("traffic", self.switchboard.run())
         start("node", self.node.run(self.tools))
         start("leftover commands", self.keeping.end_leftover_commands(self.available))
         start("housekeeping", self.keeping.run(self.node, self.node.images_in_use))
@@ -245,6 +257,8 @@ class Parts:
             folder=around.config.folder / "replicas",
             publish=self.node.publish,
             report=self.node.report,
+            switchboard=self.switchboard,
+            node_name=around.config.node_name,
         )
 
 

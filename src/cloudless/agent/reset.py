@@ -49,6 +49,7 @@ async def reset(config: AgentConfig, clock: Clock, new_id: Callable[[], str]) ->
 async def _reset_node(config: AgentConfig, clock: Clock, new_id: Callable[[], str]) -> list[str]:
     from cloudless.agent.network.kernel import KernelNetwork
     from cloudless.agent.runtime.containerd import ContainerdRuntime
+    from cloudless.agent.traffic.kernel import KernelTraffic
     from cloudless.containerd.client import ContainerdClient
 
     me = identity.load_identity(config.folder, clock, new_id)
@@ -76,6 +77,12 @@ async def _reset_node(config: AgentConfig, clock: Clock, new_id: Callable[[], st
         done.append(f"{len(removed)} network attachments")
     finally:
         await network.close()
+    traffic = KernelTraffic(str(config.folder))
+    try:
+        done.append(f"{len(await traffic.read())} published ports")
+        await traffic.switch({})
+    finally:
+        await traffic.close()
     if chosen.daemon is not None:
         await chosen.daemon.stop()
         done.append("the private containerd")

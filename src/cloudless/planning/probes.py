@@ -100,6 +100,15 @@ class ContainerProbes:
         )
 
     @property
+    def failing(self) -> bool:
+        """Whether traffic must not come: one that holds it back has failed too often."""
+        return any(
+            self.states[kind].verdict is Verdict.FAILING
+            for kind in (ProbeKind.STARTUP, ProbeKind.READINESS)
+            if kind in self.states
+        )
+
+    @property
     def restart_because(self) -> str:
         """Why the container must be restarted; empty when it need not."""
         for kind in (ProbeKind.STARTUP, ProbeKind.LIVENESS):

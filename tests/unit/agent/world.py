@@ -21,6 +21,7 @@ from cloudless.agent.network.memory import MemoryHost, MemoryNetwork
 from cloudless.agent.node import Desired
 from cloudless.agent.probing.outcome import ProbeOutcome, ProbeTarget, RunCommand
 from cloudless.agent.runtime.memory import MemoryContainer, MemoryMachine, MemoryRuntime
+from cloudless.agent.traffic.memory import MemoryBoard, MemoryTraffic
 from cloudless.aio.ids import IdSource
 from cloudless.domain.probes import Probe
 from cloudless.domain.replica import Assignment, Observation, ReplicaPhase
@@ -54,6 +55,7 @@ class World:
         self.machine = MemoryMachine(self.clock)
         self.machine.add_image(IMAGE, stop_signal="SIGTERM")
         self.host = MemoryHost()
+        self.board = MemoryBoard()
         self.config = AgentConfig(data_dir=folder, node_name="node-1", **settings)
         self.new_id = IdSource(random.Random(1))
         self.probe_answers: Callable[[Probe], ProbeOutcome] = lambda probe: ProbeOutcome(True, "ok")
@@ -141,6 +143,7 @@ class World:
         """Nothing is left of any replica."""
         assert self.machine.containers == {}
         assert self.host.attachments == {}
+        assert self.board.services == {}
         folder = self.config.folder / "replicas"
         assert not folder.exists() or list(folder.iterdir()) == []
 
@@ -153,6 +156,7 @@ class World:
             me=me,
             runtime=MemoryRuntime(self.machine, me.node_id),
             network=MemoryNetwork(self.host),
+            traffic=MemoryTraffic(self.board),
             run_probe=self._probe,
             listen=False,
         ) as agent:

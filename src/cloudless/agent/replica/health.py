@@ -56,7 +56,7 @@ class Health:
             self._take(kind, outcome, began_at)
 
     def _take(self, kind: ProbeKind, outcome: ProbeOutcome, began_at: float) -> None:
-        before = (self.state.ready, self.state.message)
+        before = (self.state.ready, self.state.failing, self.state.message)
         self.state = self.state.record(
             kind, ok=outcome.ok, message=outcome.message, began_at=began_at, now=self._clock.monotonic()
         )
@@ -64,5 +64,5 @@ class Health:
             self._started.set()
         if self.state.restart_because and not self._unhealthy.done():
             self._unhealthy.set_result(self.state.restart_because)
-        if (self.state.ready, self.state.message) != before:
+        if (self.state.ready, self.state.failing, self.state.message) != before:
             self._changed()

@@ -13,6 +13,7 @@ from typing import Any
 from cloudless.agent.ends import Ended
 from cloudless.agent.probing.outcome import ProbeOutcome, ProbeTarget
 from cloudless.agent.replica import process
+from cloudless.agent.replica.drain import drain, hurried, leave_traffic
 from cloudless.agent.replica.health import Health
 from cloudless.agent.replica.orders import Orders
 from cloudless.agent.replica.seen import Seen
@@ -123,6 +124,7 @@ class Replica:
                 attachment = await attach(assignment, tools)
                 address = attachment.address
                 self._target = ProbeTarget(address, attachment.netns_path)
+                tools.switchboard.resume(assignment)
             except CloudlessError as error:
                 log.warning(
                     "an adopted replica has no network", extra={"replica": self.id, "why": str(error)}
@@ -143,6 +145,7 @@ class Replica:
                 around = await self._surround(assignment)
             if around is None or self.orders.stop:
                 return None
+            await self._tools.switchboard.open(assignment)
             await self._start_attempt(assignment, around, attempt)
         except NotEnforced as error:
             self._fail_for_good(assignment, error)
@@ -212,12 +215,19 @@ class Replica:
             restarts=self.seen.progress.restarts,
             image_digest=self.seen.progress.image_digest,
         )
+        if ready:
+            self._enter_traffic(assignment)
+
+    def _enter_traffic(self, assignment: Assignment) -> None:
+        self._tools.switchboard.enter(assignment, self._target.address, self._target.netns_path)
 
     async def _watch(self, assignment: Assignment, container_id: str) -> tuple[Ended | None, str] | None:
         """Wait for the container's end, probing it; None when ordered to stop first."""
         tools = self._tools
         future = tools.ends.expect(container_id)
-        health = Health(assignment.spec, tools.clock, self._attempt_probe, lambda: self._probed(health))
+        health = Health(
+            assignment.spec, tools.clock, self._attempt_probe, lambda: self._probed(assignment, health)
+        )
         because = ""
         async with asyncio.TaskGroup() as group:
             checking: set[asyncio.Future[str]] = set()
@@ -226,6 +236,7 @@ class Replica:
             while not (future.done() or self.orders.stop or any(task.done() for task in checking)):
                 awaited: set[asyncio.Future[Any]] = {future, self.orders.change, *checking}
                 await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+            tools.switchboard.leave(self.id)
             for task in checking:
                 because = task.result() if task.done() else because
                 task.cancel()
@@ -236,6 +247,7 @@ class Replica:
         self._report(assignment, Severity.WARNING, "Unhealthy", because)
         signal_number = process.stop_signal(assignment.spec, self._stop_signal)
         self.seen.say(P.RUNNING, f"restarts: {because}", ready=False, ready_since=None)
+        await leave_traffic(tools, self.id)
         ended = await terminate(tools, self.orders, container_id, signal_number)
         return None if self.orders.stop else (ended, f"Unhealthy: {because}")
 
@@ -297,9 +309,21 @@ class Replica:
         if self._current in self._containers:
             spec = self.orders.assignment.spec if self.orders.assignment is not None else None
             number = process.stop_signal(spec, self._stop_signal)
+            await self._drain()
             await terminate(tools, self.orders, self._current, number)
         self._discard(*self._containers)
         await clear(tools, self.id)
+        tools.switchboard.close(self.id)
+
+    async def _drain(self) -> None:
+        """Nothing new comes to it, and what is under way may end, unless somebody is in a hurry."""
+        tools = self._tools
+        tools.switchboard.leave(self.id)
+        ended = tools.ends.expect(self._current)
+        if not hurried(self.orders) and not ended.done():
+            await leave_traffic(tools, self.id)
+            await drain(tools, self.orders, self.id, ended, lambda told: self.seen.say(P.STOPPING, told))
+            self.seen.say(P.STOPPING, "stops")
 
     async def _attempt_probe(self, probe: Probe) -> ProbeOutcome:
         container_id = self._current
@@ -313,11 +337,16 @@ class Replica:
 
         return await self._tools.run_probe(probe, self._target, run_command)
 
-    def _probed(self, health: Health) -> None:
+    def _probed(self, assignment: Assignment, health: Health) -> None:
         old = self.seen.observation
         ready = health.state.ready
         since = (old.ready_since or self._tools.clock.now()) if ready else None
         self.seen.say(P.RUNNING, health.state.message, ready=ready, ready_since=since)
+        # Undecided is neither: an adopted replica goes on serving until its probes say otherwise.
+        if ready:
+            self._enter_traffic(assignment)
+        elif health.state.failing:
+            self._tools.switchboard.leave(self.id)
 
     def _discard(self, *container_ids: str) -> None:
         for container_id in self._containers.intersection(container_ids):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import re
 import signal
+from collections.abc import Mapping
 
 from cloudless.agent.runtime.port import LocalImage
 from cloudless.domain.errors import Invalid
@@ -36,19 +37,40 @@ def argv(spec: WorkloadSpec, image: LocalImage) -> tuple[str, ...]:
     return words
 
 
-def environment(spec: WorkloadSpec, image: LocalImage, hostname: str) -> tuple[str, ...]:
-    """``K=V`` entries: the path and the host name, the image's, and the specification's last.
+def environment(
+    spec: WorkloadSpec, image: LocalImage, hostname: str, own: Mapping[str, str]
+) -> tuple[str, ...]:
+    """``K=V`` entries: the path and the host name, the image's, our ``own``, the specification's last.
 
     >>> image = LocalImage("app", "", env=("A=1", "PATH=/b"))
-    >>> environment(WorkloadSpec(image="app", env={"A": "2"}), image, "h")
-    ('PATH=/b', 'HOSTNAME=h', 'A=2')
+    >>> environment(WorkloadSpec(image="app", env={"A": "2"}), image, "h", {"CLOUDLESS_NODE": "n"})
+    ('PATH=/b', 'HOSTNAME=h', 'A=2', 'CLOUDLESS_NODE=n')
     """
     merged = {"PATH": DEFAULT_PATH, "HOSTNAME": hostname}
     for entry in image.env:
         key, _, value = entry.partition("=")
         merged[key] = value
+    merged.update(own)
     merged.update(spec.env)
     return tuple(f"{key}={value}" for key, value in merged.items())
+
+
+def own_environment(assignment: Assignment, node_name: str) -> dict[str, str]:
+    """Variables that tell every container which replica it is.
+
+    >>> spec = WorkloadSpec(image="app")
+    >>> own_environment(Assignment(replica_id="r1", workload_id="w", namespace="default", name="web",
+    ...                            ordinal=2, revision=7, spec=spec), "n1")["CLOUDLESS_REPLICA"]
+    'web/2'
+    """
+    return {
+        "CLOUDLESS_NAMESPACE": assignment.namespace,
+        "CLOUDLESS_WORKLOAD": assignment.name,
+        "CLOUDLESS_REPLICA": f"{assignment.name}/{assignment.ordinal}",
+        "CLOUDLESS_REPLICA_ID": assignment.replica_id,
+        "CLOUDLESS_REVISION": str(assignment.revision),
+        "CLOUDLESS_NODE": node_name,
+    }
 
 
 def working_dir(spec: WorkloadSpec, image: LocalImage) -> str:

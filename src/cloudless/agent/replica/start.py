@@ -98,7 +98,9 @@ async def start_container(
         image=around.image,
         spec=spec,
         argv=process.argv(spec, around.image),
-        env=process.environment(spec, around.image, hostname),
+        env=process.environment(
+            spec, around.image, hostname, process.own_environment(assignment, tools.node_name)
+        ),
         cwd=process.working_dir(spec, around.image),
         hostname=hostname,
         netns_path=around.attachment.netns_path,

@@ -12,6 +12,7 @@ from cloudless.agent.ends import Availability, Ends
 from cloudless.agent.network.port import Network
 from cloudless.agent.probing.outcome import ProbeOutcome, ProbeTarget, RunCommand
 from cloudless.agent.runtime.port import LocalImage, OnProgress, Runtime
+from cloudless.agent.traffic.switchboard import Switchboard
 from cloudless.aio.clock import Clock
 from cloudless.domain.event import Severity
 from cloudless.domain.node import NodeCapabilities
@@ -81,3 +82,5 @@ class Tools:
     folder: Path
     publish: Callable[[Observation], None]
     report: Report
+    switchboard: Switchboard
+    node_name: str
