@@ -48,13 +48,15 @@ class FactsKeeper:
         self._changed.set()
 
     async def run(self, runtime: Runtime, clock: Clock) -> None:
-        """Look again at every change, and at the disk now and then."""
+        """Ask the runtime at every change, and look at the disk now and then."""
+        self._changed.set()
         while True:
-            self._changed.clear()
-            try:
-                self._info = await runtime.info()
-            except RuntimeAway as error:
-                log.debug("the runtime does not answer", extra={"why": error.message})
+            if self._changed.is_set():
+                self._changed.clear()
+                try:
+                    self._info = await runtime.info()
+                except RuntimeAway as error:
+                    log.debug("the runtime does not answer", extra={"why": error.message})
             self.condition.disk(await asyncio.to_thread(resources.read_disk, self._config.data_dir))
             self._tell()
             try:

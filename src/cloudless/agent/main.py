@@ -28,6 +28,7 @@ from cloudless.agent.logs.store import LogStore
 from cloudless.agent.network.port import Network
 from cloudless.agent.node import Node
 from cloudless.agent.output import ContainerLogs
+from cloudless.agent.protection import protect
 from cloudless.agent.replica.tools import RunProbe, Tools
 from cloudless.agent.reports import Reports
 from cloudless.agent.runtime.port import Runtime
@@ -75,6 +76,7 @@ async def agent(config: AgentConfig, clock: Clock, *, new_id: Callable[[], str])
     from cloudless.containerd.client import ContainerdClient
 
     with identity.locked(config.folder):
+        protect()
         me = identity.load_identity(config.folder, clock, new_id)
         chosen = await choose(config, clock, new_id)
         runtime = ContainerdRuntime(
