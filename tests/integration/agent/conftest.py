@@ -119,10 +119,11 @@ async def agent_process(settings: dict[str, Any], stage: Stage) -> AsyncIterator
     try:
         await stage.until(lambda: stage.facts is not None and not stage.facts.not_ready)
         yield process
-        if stage.wanted:
-            stage.removed.clear()
-            gone = tuple(stage.wanted)
-            stage.tell(removed=gone)
-            await stage.until_gone(*gone)
     finally:
-        await process.kill(signal.SIGTERM)
+        gone = tuple(stage.wanted)
+        stage.removed.clear()
+        stage.tell(removed=gone)
+        try:
+            await stage.until_gone(*gone)
+        finally:
+            await process.kill(signal.SIGTERM)
