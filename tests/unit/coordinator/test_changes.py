@@ -290,3 +290,35 @@ async def test_a_dry_run_says_why_nothing_fits(world: World) -> None:
     refused = [step for step in answer.plan if step.refusals]
     assert refused
     assert refused[0].refusals[0].node == "n1"
+
+
+# -- namespaces ------------------------------------------------------------------------
+
+
+async def test_changes_in_another_namespace(bare: World) -> None:
+    await bare.create("web", 1)
+    await bare.create("web", 1, namespace="prod")
+    await bare.scale("web", 5, namespace="prod")
+    request = api.UpdateWorkloadRequest(
+        namespace="prod", name="web", labels={"a": "b"}, update_mask=mask("labels")
+    )
+    await bare.call("update_workload", request)
+    await bare.delete("web", namespace="prod")
+    here, there = await bare.get("web"), await bare.get("web", namespace="prod")
+    assert here.spec is not None
+    assert there.spec is not None
+    assert (here.spec.replicas, here.labels, here.deleted_at) == (1, {}, None)
+    assert (there.spec.replicas, there.labels) == (5, {"a": "b"})
+    assert there.deleted_at is not None
+
+
+async def test_a_repeated_update_is_done_once(bare: World) -> None:
+    await bare.create("web", 1)
+    spec = api.WorkloadSpec(image="nginx:2")
+    first = await update(bare, spec=spec, request_id="key")
+    await update(bare, spec=api.WorkloadSpec(image="nginx:3"))
+    again = await update(bare, spec=spec, request_id="key")
+    assert again == first
+    current = (await bare.get()).spec
+    assert current is not None
+    assert current.image == "nginx:3"

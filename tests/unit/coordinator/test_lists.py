@@ -320,3 +320,59 @@ async def test_events_are_watched(bare: World) -> None:
         await stream.next()
         seen = [(await stream.next()).event.reason for _ in range(2)]
     assert reasons[1] in seen, "events of one revision are not lost between"
+
+
+async def test_a_watch_is_filtered_by_namespace_and_name(bare: World) -> None:
+    await bare.create("one", 0)
+    await bare.create("one", 0, namespace="prod")
+    await bare.create("two", 0, namespace="prod")
+    await bare.settle()
+    by_namespace = api.WatchWorkloadsRequest(namespace="prod")
+    async with bare.stream("watch_workloads", by_namespace) as stream:
+        assert await changes_until_bookmark(stream) == [("ADDED", "one"), ("ADDED", "two")]
+    by_name = api.WatchWorkloadsRequest(namespace="prod", name="two")
+    async with bare.stream("watch_workloads", by_name) as stream:
+        assert await changes_until_bookmark(stream) == [("ADDED", "two")]
+        await bare.scale("one", 1)
+        await bare.scale("two", 1, namespace="prod")
+        assert (await stream.next()).workload.name == "two"
+
+
+async def test_lists_of_one_namespace(world: World) -> None:
+    await world.create("web", 1)
+    await world.create("web", 1, namespace="prod")
+    await world.until_ready()
+    await world.settle()
+    replicas = await world.call("list_replicas", api.ListReplicasRequest(namespace="prod"))
+    assert [replica.namespace for replica in replicas.replicas] == ["prod"]
+    named = await world.call("list_replicas", api.ListReplicasRequest(namespace="prod", name="web"))
+    assert named == replicas
+    events = await world.call("list_events", api.ListEventsRequest(namespace="prod"))
+    assert {event.namespace for event in events.events} == {"prod"}
+    revisions = api.ListRevisionsRequest(namespace="prod", name="web")
+    assert len((await world.call("list_revisions", revisions)).revisions) == 1
+    with pytest.raises(NotFound, match="nowhere/web"):
+        await world.call("list_revisions", api.ListRevisionsRequest(namespace="nowhere", name="web"))
+
+
+async def test_nodes_are_paged_and_filtered(world: World) -> None:
+    for name in ("n2", "n3"):
+        await world.join(name, labels={"disk": "ssd"})
+    first = await world.call("list_nodes", api.ListNodesRequest(page_size=2))
+    assert [node.name for node in first.nodes] == ["n1", "n2"]
+    request = api.ListNodesRequest(page_size=2, page_token=first.next_page_token)
+    rest = await world.call("list_nodes", request)
+    assert ([node.name for node in rest.nodes], rest.next_page_token) == (["n3"], "")
+    chosen = await world.call("list_nodes", api.ListNodesRequest(label_selector="disk=ssd"))
+    assert [node.name for node in chosen.nodes] == ["n2", "n3"]
+
+
+async def test_watched_events_are_filtered(bare: World) -> None:
+    request = api.WatchEventsRequest(namespace="prod", name="two")
+    async with bare.stream("watch_events", request) as stream:
+        await stream.next()
+        await bare.create("two", 0)
+        await bare.create("one", 0, namespace="prod")
+        await bare.create("two", 0, namespace="prod")
+        event = (await stream.next()).event
+        assert (event.namespace, event.name) == ("prod", "two")

@@ -126,6 +126,10 @@ class World:
         answer = await self.call("create_workload", request)
         return answer.workload  # type: ignore[no-any-return]
 
+    async def create_from(self, spec: api.WorkloadSpec, name: str = "web") -> api.Workload:
+        answer = await self.call("create_workload", api.CreateWorkloadRequest(name=name, spec=spec))
+        return answer.workload  # type: ignore[no-any-return]
+
     async def get(self, name: str = "web", namespace: str = "") -> api.Workload:
         answer = await self.call("get_workload", api.GetWorkloadRequest(namespace=namespace, name=name))
         return answer.workload  # type: ignore[no-any-return]
