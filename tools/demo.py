@@ -60,7 +60,7 @@ class Traffic:
         """Counts and the 99th percentile."""
         total = len(self.latencies_s) + len(self.failures)
         p99 = statistics.quantiles(self.latencies_s, n=100)[98] * 1000 if len(self.latencies_s) > 1 else 0
-        return f"{total:,} requests, {len(self.failures)} failed, p99 {p99:.0f} ms".replace(",", " ")
+        return f"{total} requests, {len(self.failures)} failed, p99 {p99:.0f} ms"
 
 
 async def ask() -> str:
@@ -69,7 +69,7 @@ async def ask() -> str:
     try:
         writer.write(b"GET / HTTP/1.0\r\nHost: hello\r\n\r\n")
         await writer.drain()
-        answer = (await reader.read(65536)).decode()
+        answer = (await reader.read()).decode()
     finally:
         writer.close()
     head, _, body = answer.partition("\r\n\r\n")
@@ -221,12 +221,13 @@ def main() -> int:
     given = options.parse_args()
     if given.command == "ready":
         return ready(given.pid, given.log)
+    code = 1
     try:
-        return asyncio.run(deploy(given.state) if given.command == "deploy" else broken())
+        code = asyncio.run(deploy(given.state) if given.command == "deploy" else broken())
     except* cloudless.CloudlessError as group:
         for error in group.exceptions:
             print(f"\nerror: {error}", file=sys.stderr)
-        return 1
+    return code
 
 
 if __name__ == "__main__":

@@ -19,8 +19,18 @@ BUSYBOX = Path("/bin/busybox")
 GOOD = """#!/bin/sh
 mkdir -p /tmp/www
 echo "hello from $CLOUDLESS_REPLICA, revision $CLOUDLESS_REVISION: ${GREETING:-good day}" >/tmp/www/index.html
+# The first process of a container gets no default action for a signal: it must ask for SIGTERM.
+# No new connections then; those that run are finished before it ends.
+stop() {
+  kill "$server"
+  while pidof httpd >/dev/null; do sleep 0.02; done
+  exit 0
+}
+trap stop TERM INT
+httpd -f -v -p 8080 -h /tmp/www &
+server=$!
 echo "serving on port 8080"
-exec httpd -f -v -p 8080 -h /tmp/www
+wait "$server"
 """
 BROKEN = """#!/bin/sh
 echo "reading /etc/hello.conf"
