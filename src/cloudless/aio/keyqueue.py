@@ -16,6 +16,9 @@ from cloudless.aio.clock import Clock
 
 K = TypeVar("K", bound=Hashable)
 
+#: Loops count time in milliseconds: a shorter sleep may end before its time and begin again for ever.
+SHORTEST_SLEEP_S = 0.001
+
 #: A timer may fire this much early (clocks tick): what is due within it is due now.
 TICK_S = 1e-6
 
@@ -69,7 +72,7 @@ class KeyQueue(Generic[K]):
                 await self._changed.wait()
                 continue
             try:
-                async with asyncio.timeout(max(next_s - self._clock.monotonic(), 0)):
+                async with asyncio.timeout(max(next_s - self._clock.monotonic(), SHORTEST_SLEEP_S)):
                     await self._changed.wait()
             except TimeoutError:
                 continue
