@@ -52,6 +52,12 @@ def domain_error(error: store_errors.StoreError) -> CloudlessError:
         return OutOfRange(f"that version is no longer kept: {text}", hint="list again")
     if isinstance(error, store_errors.Fenced | store_errors.LeaseExpired):
         return Conflict(f"this coordinator leads no longer: {text}")
+    if isinstance(error, store_errors.DataDirInUse):
+        return Fatal(text, hint="stop the other process, or choose another --data-dir", code="CL-1007")
+    if isinstance(error, store_errors.Corrupted):
+        return Fatal(text, hint="restore the directory from a backup", code="CL-5003")
+    if isinstance(error, store_errors.AccessDenied):
+        return Fatal(f"the store refuses this coordinator: {text}", hint="check user, password, certificate")
     return Fatal(f"the store failed: {text}")
 
 
