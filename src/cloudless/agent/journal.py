@@ -62,8 +62,9 @@ class Journal:
         self._late: list[bytes] | None = None
         self._syncing = asyncio.Lock()
         self.assignments: dict[str, Assignment] = {}
-        #: Replicas that are no longer assigned, and of which something may be left.
-        self.doomed: set[str] = set()
+        #: Replicas that are no longer assigned, and of which something may be left; with what
+        #: they were, if that is known: their stop signal and grace still count.
+        self.doomed: dict[str, Assignment | None] = {}
         self.progress: dict[str, Progress] = {}
         #: Highest leader epoch heard of; a lower one is refused.
         self.epoch = 0
@@ -137,7 +138,7 @@ class Journal:
         except ValueError as error:
             self.damage = f"journal {self._path.name} cannot be trusted: {error}"
             log.warning("the journal is damaged", extra={"path": str(self._path), "why": str(error)})
-            self.assignments, self.doomed, self.progress, self.epoch = {}, set(), {}, 0
+            self.assignments, self.doomed, self.progress, self.epoch = {}, {}, {}, 0
             self._set_aside()
 
     def _set_aside(self) -> None:
@@ -154,15 +155,14 @@ class Journal:
         elif kind == "assign":
             assignment = Assignment.model_validate(value)
             self.assignments[assignment.replica_id] = assignment
-            self.doomed.discard(assignment.replica_id)
+            self.doomed.pop(assignment.replica_id, None)
         elif kind == "drop":
-            self.assignments.pop(value, None)
-            self.doomed.add(value)
+            self.doomed[value] = self.assignments.pop(value, None)
         elif kind == "seen":
             progress = Progress.model_validate(value)
             self.progress[progress.replica_id] = progress
         elif kind == "gone":
-            self.doomed.discard(value)
+            self.doomed.pop(value, None)
             if value not in self.assignments:
                 self.progress.pop(value, None)
         else:
@@ -185,7 +185,7 @@ class Journal:
     def _snapshot(self) -> bytes:
         records: list[dict[str, Any]] = [{"format": FORMAT, "node_id": self._node_id}]
         records.append({"epoch": self.epoch})
-        for assignment in self.assignments.values():
+        for assignment in (*self.assignments.values(), *filter(None, self.doomed.values())):
             records.append({"assign": assignment.model_dump(mode="json", exclude_defaults=True)})
         records += [{"drop": replica_id} for replica_id in sorted(self.doomed)]
         for progress in self.progress.values():

@@ -218,7 +218,7 @@ class Node:
             plan = plan_node(
                 {key: value for key, value in journal.assignments.items() if key not in self._replicas},
                 [fact for fact in facts if fact.replica_id not in self._replicas],
-                doomed=journal.doomed - self._replicas.keys() - self._reports.removed.keys(),
+                doomed=journal.doomed.keys() - self._replicas.keys() - self._reports.removed.keys(),
                 whole=self._told_whole,
             )
             if self._told_whole and not self._tidied:
@@ -266,7 +266,8 @@ class Node:
 
     def _begin(self, replica_id: str, found: ContainerFact | None, others: list[ContainerFact]) -> None:
         assert self._tools is not None
-        assignment = self._journal.assignments.get(replica_id)
+        removed = replica_id not in self._journal.assignments
+        assignment = self._journal.assignments.get(replica_id) or self._journal.doomed.get(replica_id)
         progress = self._journal.progress.get(replica_id) or Progress(replica_id=replica_id)
         there = others if found is None else [*others, found]
         progress = progress.replaced(attempt=max([progress.attempt, *(one.attempt for one in there)]))
@@ -274,7 +275,7 @@ class Node:
         if not workload_id and found is not None:
             workload_id = found.workload_id
         replica = Replica(
-            Orders(assignment),
+            Orders(assignment, removed=removed),
             self._tools,
             Seen(workload_id, progress, self.publish, self._journal.note),
             adopted=found,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from tests.unit.agent.virtual import virtual
 from tests.unit.agent.world import IMAGE, World, assignment, spec
 
 from cloudless.agent.node import Desired, StaleEpoch
-from cloudless.agent.runtime.memory import MemoryRuntime
+from cloudless.agent.runtime.memory import MemoryRuntime, Program
 from cloudless.agent.runtime.port import ContainerWish
 from cloudless.domain.replica import ReplicaPhase
 
@@ -413,4 +414,26 @@ async def test_a_port_that_is_taken_is_retried(world: World) -> None:
     assert seen.message.startswith("PortTaken: port 127.0.0.1:8080/tcp of this node is taken by")
     await world.tell(assignment("a", run=False, ports=ports))
     assert (await world.until_running("b")).restarts == 0
+    await world.kill()
+
+
+@virtual
+async def test_what_was_taken_away_before_the_agent_died_still_ends_by_its_own_rules(world: World) -> None:
+    world.machine.programs["serve"] = Program(deaf=frozenset({signal.SIGQUIT}))
+    wanted = assignment(stop_signal="SIGQUIT", stop_grace_period="77s")
+    await world.start(wanted)
+    await world.until_running()
+    container = world.container()
+    trap = Trap(world, "delete")
+    await world.tell(removed=("r1",))
+    await world.clock.sleep(1)
+    await world.kill()
+    trap.remove()
+    assert container.signals == [signal.SIGQUIT]
+    await world.start(whole=False)
+    at = world.clock.monotonic()
+    await world.until_gone()
+    assert container.signals == [signal.SIGQUIT, signal.SIGQUIT, signal.SIGKILL]
+    assert world.clock.monotonic() - at == pytest.approx(77.0, abs=0.2)
+    world.assert_clean()
     await world.kill()

@@ -16,10 +16,10 @@ from cloudless.domain.replica import Assignment
 class Orders:
     """``assignment`` is None for a container that nobody knows the specification of."""
 
-    def __init__(self, assignment: Assignment | None) -> None:
+    def __init__(self, assignment: Assignment | None, *, removed: bool = False) -> None:
         self.assignment = assignment
         #: No longer assigned: forget it once nothing is left.
-        self.removed = assignment is None
+        self.removed = removed or assignment is None
         self._change: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._scopes: set[asyncio.Timeout] = set()
 

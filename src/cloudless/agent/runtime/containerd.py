@@ -14,7 +14,7 @@ from contextlib import aclosing, asynccontextmanager, suppress
 
 from cloudless.agent.limits import INFO_TIMEOUT_S, KILL_WAIT_S
 from cloudless.agent.runtime import translate
-from cloudless.agent.runtime.errors import ImageNotFound, NotEnforced
+from cloudless.agent.runtime.errors import ImageNotFound, NotEnforced, StartFailed
 from cloudless.agent.runtime.execs import Execs
 from cloudless.agent.runtime.port import (
     Away,
@@ -86,7 +86,7 @@ class ContainerdRuntime:
                 self._remember(image)
             user = await self._user(wish, image)
             spec = oci.build_spec(translate.container_plan(wish, user, self._host, self._node_id))
-            with suppress(errors.AlreadyExists):  # an earlier try was cut short here
+            try:
                 await client.containers.create(
                     wish.id,
                     image=image.name,
@@ -95,6 +95,9 @@ class ContainerdRuntime:
                     labels=translate.labels(wish, self._node_id),
                     runtime=runtime,
                 )
+            except errors.AlreadyExists:  # an earlier try was cut short here, or it is another's
+                if not await self._is_ours(wish.id):
+                    raise StartFailed(f"container id {wish.id} is taken by somebody else") from None
             try:
                 mounts = await client.snapshots.prepare(wish.id, image.chain_id)
             except errors.AlreadyExists:
@@ -127,13 +130,16 @@ class ContainerdRuntime:
         self._execs.forget_spec(container_id)
         client = self._client
         with translated():
+            if not await self._is_ours(container_id):
+                return
             try:
                 await client.tasks.delete(container_id)
             except errors.PreconditionFailed:
                 await self._kill_and_delete(container_id)
             except (errors.NotFound, errors.ShimLost):
                 pass  # never started, or died with its shim
-            for remove in (client.containers.delete, client.snapshots.remove):
+            # The record goes last: it alone says that the rest is ours.
+            for remove in (client.snapshots.remove, client.containers.delete):
                 with suppress(errors.NotFound):
                     await remove(container_id)
 
@@ -228,6 +234,13 @@ class ContainerdRuntime:
                         )
                     case events.TaskOomKilled():
                         yield OutOfMemory(event.container_id)
+
+    async def _is_ours(self, container_id: str) -> bool:
+        try:
+            record = await self._client.containers.get(container_id)
+        except errors.NotFound:
+            return False
+        return record.labels.get(translate.NODE_LABEL) == self._node_id
 
     async def _recall(self, container_id: str) -> tuple[tuple[Mount, ...], str, runtimes.Runtime]:
         """What ``create`` of an earlier life prepared."""

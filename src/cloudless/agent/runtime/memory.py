@@ -22,6 +22,7 @@ from cloudless.agent.runtime.errors import (
     RegistryAway,
     RegistryDenied,
     RuntimeAway,
+    StartFailed,
 )
 from cloudless.agent.runtime.port import (
     Away,
@@ -188,6 +189,8 @@ class MemoryRuntime:
         if security.run_as_non_root and str(user).partition(":")[0] in ("0", "root"):
             raise NotEnforced("run_as_non_root: the container would run as root")
         await self.machine.reached("create")
+        if wish.id in self.machine.containers and not self._is_own(wish.id):
+            raise StartFailed(f"container id {wish.id} is taken by somebody else")
         fact = ContainerFact(
             id=wish.id,
             replica_id=wish.replica_id,

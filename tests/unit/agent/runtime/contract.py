@@ -15,7 +15,13 @@ from typing import Any
 
 import pytest
 
-from cloudless.agent.runtime.errors import CannotExecute, ContainerGone, ImageNotFound, NotEnforced
+from cloudless.agent.runtime.errors import (
+    CannotExecute,
+    ContainerGone,
+    ImageNotFound,
+    NotEnforced,
+    StartFailed,
+)
 from cloudless.agent.runtime.port import (
     Back,
     ContainerWish,
@@ -159,6 +165,10 @@ class RuntimeContract:
         wish = bench.wish()
         await bench.runtime.create(wish)
         assert await bench.fact(wish.id, bench.another_node) is None
+        with pytest.raises(StartFailed, match="taken by somebody else"):
+            await bench.another_node.create(wish)
+        await bench.another_node.delete(wish.id)
+        assert await bench.fact(wish.id) is not None
         await bench.runtime.delete(wish.id)
 
     async def test_a_command_that_is_not_there(self, bench: RuntimeBench) -> None:
