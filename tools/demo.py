@@ -105,7 +105,9 @@ def import_image(tag: str) -> None:
         archive = Path(folder) / "image.tar"
         builder = str(ROOT / "tools" / "demo_image.py")
         subprocess.run([sys.executable, builder, archive, f"{IMAGE}:{tag}"], check=True)
-        subprocess.run([CLI, "image", "import", archive], check=True, stdout=subprocess.DEVNULL)
+        done = subprocess.run([CLI, "image", "import", archive], check=False, capture_output=True, text=True)
+        if done.returncode != 0:
+            sys.exit(done.stderr)
 
 
 def hello(greeting: str, tag: str = "1") -> cloudless.Workload:
@@ -203,7 +205,10 @@ async def broken() -> int:
             print("error: the broken image got ready", file=sys.stderr)
             return 1
         except cloudless.RolloutFailed as failure:
-            print(f"\n{failure}\n")
+            print(f"\n{failure}")
+            for text in failure.log_lines:
+                print(f"    | {text}")
+            print()
         await client.update("hello", image=before.message.spec.image)
         after = await client.wait("hello", timeout_s=ROLLOUT_DEADLINE_S)
         traffic.stop = True
