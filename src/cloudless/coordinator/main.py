@@ -24,6 +24,7 @@ from cloudless.coordinator.identity import check_identity, cluster_identity
 from cloudless.coordinator.limits import DRAIN_S
 from cloudless.coordinator.links import LinkSync
 from cloudless.coordinator.nodes import NodeTable
+from cloudless.coordinator.services.closing import Closing
 from cloudless.coordinator.services.context import About, Context
 from cloudless.coordinator.services.paging import PageTokens
 from cloudless.coordinator.services.service import CoordinatorService
@@ -50,6 +51,7 @@ class Coordinator:
     nodes: NodeTable
     health: Health
     seat: Seat
+    closing: Closing
     control: ControlLoop
     cache: WatchCache
     cluster_id: str
@@ -110,6 +112,7 @@ async def coordinator(
             yield Serving(parts, api_port, http_port)
         finally:
             health.draining = True
+            parts.closing.begin()
             await server.drain(DRAIN_S)
 
 
@@ -139,6 +142,7 @@ async def running(
         views=WorkloadViews(cache, clock),
         tokens=PageTokens(cluster_id),
         nodes=nodes,
+        closing=Closing(),
         leading=lambda: seat.leading,
         clock=clock,
         new_id=new_id,
@@ -163,7 +167,9 @@ async def running(
             leading.start("seat", seat.run(control.leading_began, nodes.disconnect_all))
             service = CoordinatorService(context)
             try:
-                yield Coordinator(service, nodes, health, seat, control, cache, cluster_id, tasks)
+                yield Coordinator(
+                    service, nodes, health, seat, context.closing, control, cache, cluster_id, tasks
+                )
             finally:
                 nodes.close()
 

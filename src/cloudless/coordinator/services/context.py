@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from cloudless.aio.clock import Clock
 from cloudless.coordinator.nodes import NodeTable
+from cloudless.coordinator.services.closing import Closing
 from cloudless.coordinator.services.paging import PageTokens
 from cloudless.coordinator.services.views import WorkloadViews
 from cloudless.coordinator.state.cache import WatchCache
@@ -34,6 +35,7 @@ class Context:
     views: WorkloadViews
     tokens: PageTokens
     nodes: NodeTable
+    closing: Closing
     leading: Callable[[], bool]
     clock: Clock
     new_id: Callable[[], str]

@@ -99,7 +99,7 @@ async def watch_events(
         overrun |= len(waiting) > MAX_WAITING_EVENTS
         woken.set()
 
-    with context.cache.subscribed(notice):
+    with context.cache.subscribed(notice), context.closing.waking(woken.set):
         if start is not None:
             for changes in context.cache.history.since(start):
                 notice(changes)
@@ -112,6 +112,7 @@ async def watch_events(
                 # Several events of one revision: only after the last one it is all told.
                 told = revision - 1 if waiting and waiting[0][0] == revision else revision
                 yield api.WatchEventsResponse(event=event_to_wire(event), resource_version=str(told))
+            context.closing.check()
             seen = context.cache.revision
             woken.clear()
             try:

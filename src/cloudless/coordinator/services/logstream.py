@@ -33,7 +33,7 @@ async def stream_logs(context: Context, request: api.StreamLogsRequest) -> Async
     find_replicas(context.cache.cluster, workload, request.replica)
     async with Supervisor("logs") as tasks:
         merge = LogMerge(context, workload, request, tasks)
-        with context.cache.subscribed(merge.notice):
+        with context.cache.subscribed(merge.notice), context.closing.waking(merge.wake):
             entries = merge.follow() if request.follow else merge.read()
             async with aclosing(entries):
                 async for entry in entries:
@@ -62,6 +62,10 @@ class LogMerge:
         if self._workload.id in changes.workloads:
             self._woken.set()
 
+    def wake(self) -> None:
+        """Look again (the coordinator stops)."""
+        self._woken.set()
+
     async def read(self) -> AsyncGenerator[api.LogEntry, None]:
         """Everything there is, in order of time."""
         self._open_new(first=True)
@@ -87,6 +91,7 @@ class LogMerge:
                 yield min(ready, key=LogSource.next_at).take()
                 ready = [source for source in ready if source.buffered]
             self._open_new(first=False)
+            self._context.closing.check()
             there = self._workload.id in self._context.cache.cluster.workloads
             if not there and all(source.finished for source in self._sources.values()):
                 return

@@ -34,7 +34,7 @@ async def watch_workloads(
         selector_of(request.label_selector),
     )
     start = await start_of(context, request.resource_version)
-    with context.cache.subscribed(watch.notice):
+    with context.cache.subscribed(watch.notice), context.closing.waking(watch.woken.set):
         first = watch.everything() if start is None else watch.resumed(start)
         for shown in first:
             yield shown
@@ -42,6 +42,7 @@ async def watch_workloads(
         while True:
             while (change := watch.next()) is not None:
                 yield change
+            context.closing.check()
             woken = watch.woken
             woken.clear()
             try:
