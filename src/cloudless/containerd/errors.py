@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
+from cloudless.containerd import causes
+
 
 class ContainerdError(Exception):
     """Base of all; ``message`` is for people, ``exit_code`` is what a shell would say (or None)."""
@@ -160,8 +162,10 @@ def sort_answer(status: Status, text: str, about: str, first: tuple[Rule, ...] =
     """
     for rule in (*first, *RULES):
         if rule.matches(status, text):
+            if issubclass(rule.error, CommandNotFound | CommandNotExecutable):
+                return rule.error(causes.command_cause(text))
             return rule.error(f"{about}: {text}")
-    return Failed(f"{about}: {text}")
+    return Failed(f"{about}: {causes.unwrapped(text)}")
 
 
 def sort_exception(error: BaseException, about: str, first: tuple[Rule, ...] = ()) -> ContainerdError | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from cloudless.aio.clock import Clock
 from cloudless.api.runtime.v1 import AuthConfig, ImageServiceStub, ImageSpec, PullImageRequest
-from cloudless.containerd import limits, references
+from cloudless.containerd import causes, limits, references
 from cloudless.containerd.content import Content
 from cloudless.containerd.errors import PULL_RULES, ContainerdError
 from cloudless.containerd.images import Image, Images
@@ -70,14 +70,15 @@ class Puller:
         request = PullImageRequest(
             image=ImageSpec(image=wanted.name), auth=_auth(wanted.registry, credentials)
         )
-        async with self._reporting(on_progress):
-            await self._connection.call(
-                self._stub.pull_image,
-                request,
-                about=f"pull {wanted.name}",
-                timeout_s=timeout_s,
-                rules=PULL_RULES,
-            )
+        about = f"cannot pull {wanted.name}"
+        try:
+            async with self._reporting(on_progress):
+                await self._connection.call(
+                    self._stub.pull_image, request, about=about, timeout_s=timeout_s, rules=PULL_RULES
+                )
+        except ContainerdError as error:
+            cause = causes.pull_cause(error.message.removeprefix(f"{about}: "))
+            raise type(error)(f"{about}: {cause}") from error
         return await self._images.resolve(wanted.name)
 
     @asynccontextmanager

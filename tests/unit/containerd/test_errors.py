@@ -6,7 +6,7 @@ import pytest
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
-from cloudless.containerd import errors
+from cloudless.containerd import causes, errors
 
 RUNC = (
     "failed to create shim task: OCI runtime create failed: runc create failed: "
@@ -52,7 +52,8 @@ PULL = 'failed to pull and unpack image "h/x:v1": '
 def test_answers_are_sorted(status: Status, text: str, error: type[errors.ContainerdError]) -> None:
     found = errors.sort_answer(status, text, "start task c1")
     assert type(found) is error
-    assert found.message == f"start task c1: {text}"
+    if found.exit_code is None:
+        assert found.message == f"start task c1: {text}"
 
 
 @pytest.mark.parametrize(
@@ -104,3 +105,48 @@ def test_exit_codes_of_a_shell() -> None:
     assert errors.CommandNotFound("x").exit_code == 127
     assert errors.CommandNotExecutable("x").exit_code == 126
     assert errors.Failed("x").exit_code is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (RUNC + 'exec: "/x": stat /x: no such file or directory: unknown', "command not found: /x"),
+        (EXEC + 'exec: "x": executable file not found in $PATH: unknown', "command not found: x"),
+        ("crun: executable file `x` not found in $PATH: No such file: unknown", "command not found: x"),
+        (RUNC + 'exec: "/etc": is a directory: unknown', "cannot execute /etc: is a directory"),
+        (
+            RUNC + 'exec: "/x": exec format error: unknown',
+            "cannot execute /x: it is no program of this machine's kind (exec format error)",
+        ),
+    ],
+)
+def test_commands_that_cannot_be_executed_are_named(text: str, said: str) -> None:
+    found = errors.sort_answer(Status.UNKNOWN, text, "create task c1")
+    assert (found.message, found.exit_code is None) == (said, False)
+
+
+RESOLVE = PULL + 'failed to resolve reference "h/x:v1": '
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        (
+            RESOLVE
+            + 'failed to do request: Head "https://h/v2/x/manifests/v1": dial tcp: lookup h: no such host',
+            "no such host h",
+        ),
+        (
+            RESOLVE + 'failed to do request: Head "https://h/": dial tcp 1.2.3.4:443: i/o timeout',
+            "1.2.3.4:443: i/o timeout",
+        ),
+        (RESOLVE + "h/x:v1: not found", "the registry does not have it"),
+        (
+            RESOLVE + "unexpected status from HEAD request to http://h/v2/x/manifests/v1: 401 Unauthorized",
+            "the registry answers 401 Unauthorized",
+        ),
+        ("rpc error: code = Unknown desc = " + PULL + "something new: unknown", "something new"),
+    ],
+)
+def test_pulls_that_fail_say_the_cause_once(text: str, cause: str) -> None:
+    assert causes.pull_cause(text) == cause
