@@ -101,13 +101,10 @@ class Cluster:
         self._ids[record.namespace, record.name] = record.id
 
     def drop_workload(self, workload_id: str) -> None:
-        """Forget a workload, its status and its revisions."""
+        """Forget a workload; its status and revisions are facts of their own."""
         record = self.workloads.pop(workload_id, None)
         if record is not None and self._ids.get((record.namespace, record.name)) == workload_id:
             del self._ids[record.namespace, record.name]
-        self.statuses.pop(workload_id, None)
-        for number in self.revisions.pop(workload_id, {}):
-            self._demands.pop((workload_id, number), None)
 
     def put_replica(self, record: ReplicaRecord) -> None:
         """Add or replace a replica's record."""

@@ -43,5 +43,8 @@ def apply_in_place(cluster: Cluster, plan: Plan) -> None:
                 cluster.statuses[status.workload_id] = status
             case RemoveWorkload(workload_id):
                 cluster.drop_workload(workload_id)
+                cluster.statuses.pop(workload_id, None)
+                for number in list(cluster.revisions.get(workload_id, ())):
+                    cluster.drop_revision(workload_id, number)
             case PutNode(node):
                 cluster.nodes[node.id] = node

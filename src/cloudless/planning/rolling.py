@@ -69,18 +69,17 @@ def step_rolling(census: Census, bounds: Bounds, *, paused: bool, pausing: bool)
     """
     old, new = census.old, census.new
     desired, room = bounds.desired, bounds.desired + bounds.surge
-    on_the_way = sum(not one.settled for one in new)
-    hold = paused or (pausing and on_the_way > 0)
     stops = _Stops(old + new, bounds.floor)
     _scale_in(stops, old, new, room, desired)
     total = len(old) + len(new) - len(stops.chosen)
+    on_the_way = sum(not one.settled and one.record.id not in stops.ids for one in new)
+    hold = paused or (pausing and on_the_way > 0)
 
     births = min(desired - len(new), room - census.existing)
     missing = desired - total
     births = max(0, min(births, missing if hold else max(bounds.batch - on_the_way, missing)))
 
-    unsettled = sum(not one.settled and one.record.id not in stops.ids for one in new)
-    budget = total - bounds.floor - unsettled
+    budget = total - bounds.floor - on_the_way
     if hold:
         budget = min(budget, total - desired)
     budget -= stops.choose(sorted((one for one in old if not one.settled), key=leaving_order), budget)

@@ -92,12 +92,15 @@ def test_a_changed_node_has_a_new_room() -> None:
     assert after.kind == before.kind
 
 
-def test_a_dropped_workload_takes_its_status_and_revisions_along() -> None:
+def test_each_fact_is_dropped_by_itself() -> None:
     cluster = full()
     assert cluster.workload_named("default", "web") == WORKLOAD
     cluster.drop_workload(WORKLOAD.id)
     assert cluster.workload_named("default", "web") is None
-    assert (cluster.statuses, cluster.revisions) == ({}, {})
+    assert cluster.newest_revision(WORKLOAD.id) == revision()
+    assert list(cluster.statuses) == [WORKLOAD.id]
+    cluster.drop_revision(WORKLOAD.id, 1)
+    assert cluster.newest_revision(WORKLOAD.id) is None
 
 
 def test_a_copy_is_independent() -> None:

@@ -12,7 +12,6 @@ from cloudless.domain.usage import NodeRoom, NodeUsage, demand_of
 from cloudless.domain.workload import WorkloadSpec
 from cloudless.planning import limits
 from cloudless.planning.apply import apply_plan
-from cloudless.planning.impact import waiting_workloads, workloads_on
 from cloudless.planning.scoring import plain_total, score_of
 from cloudless.planning.status import view_workload
 from cloudless.planning.workload import plan_workload
@@ -109,7 +108,7 @@ def test_each_refusal_is_a_sentence(facts: dict[str, Any], spec: dict[str, Any],
     cluster, _ = place(cluster_of(node_record("n1", **facts)), **{"resources": {}, **spec})
     assert refusal(cluster) == f"n1: {reason}"
     assert nodes_of(cluster) == [""]
-    assert waiting_workloads(cluster) == {"web-id"}
+    assert list(cluster.statuses["web-id"].refusals) == ["web-0"]
 
 
 @pytest.mark.parametrize(
@@ -136,8 +135,7 @@ def test_each_refusal_is_a_sentence(facts: dict[str, Any], spec: dict[str, Any],
 def test_what_is_allowed_is_placed(facts: dict[str, Any], spec: dict[str, Any]) -> None:
     cluster, _ = place(cluster_of(node_record("n1", **facts)), **spec)
     assert nodes_of(cluster) == ["n1"]
-    assert not waiting_workloads(cluster)
-    assert workloads_on(cluster, "n1-id") == {"web-id"}
+    assert not cluster.statuses["web-id"].refusals
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,11 @@ def test_pause_between_batches(state: str, paused: bool, births: int, stops: lis
     assert (step.births, [one.record.ordinal for one in step.stops]) == (births, stops)
 
 
+def test_what_scaling_in_stops_is_no_longer_waited_for() -> None:
+    step = step_rolling(standings("OONn"), Bounds(2, 0, 1, 1, 1), paused=False, pausing=True)
+    assert sorted(one.record.ordinal for one in step.stops) == [0, 1, 3]
+
+
 def test_no_room_is_said() -> None:
     tight = Bounds(3, 0, 1, 3, 1)
     assert "leave no room" in deadlock(standings("OOO"), tight)
