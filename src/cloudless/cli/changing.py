@@ -111,10 +111,8 @@ def _settle_s(workload: Workload, goal: Goal) -> float:
 
 def show_result(context: Context, workload: Workload) -> None:
     """The object in the format of -o."""
-    import datetime
-
     form = parse_format(context.arguments.output)
-    write(context.out, WORKLOADS, [workload.message], form, datetime.datetime.now(datetime.UTC), single=True)
+    write(context.out, WORKLOADS, [workload.message], form, context.clock.now(), single=True)
 
 
 def show_plan(terminal: Terminal, workload: Workload) -> None:

@@ -7,6 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from cloudless.aio.clock import Clock
 from cloudless.cli.terminal import ColorChoice, Terminal
 from cloudless.sdk.targets import Target, find_target
 
@@ -22,8 +23,9 @@ PATIENCE_S = 30.0
 class Context:
     """One run of one verb. ``target`` is found when it is needed first."""
 
-    def __init__(self, arguments: argparse.Namespace) -> None:
+    def __init__(self, arguments: argparse.Namespace, clock: Clock) -> None:
         self.arguments = arguments
+        self.clock = clock
         color: ColorChoice = getattr(arguments, "color", None) or "auto"
         self.out = Terminal(sys.stdout, os.environ, color)
         self.err = Terminal(sys.stderr, os.environ, color)

@@ -67,9 +67,10 @@ def _guarded(words: list[str]) -> int:
 
             gc.enable()
             return serve.reset(arguments.rest) if verb == "reset" else serve.serve(arguments.rest)
+        from cloudless.aio.clock import SystemClock
         from cloudless.cli.context import Context
 
-        context = Context(arguments)
+        context = Context(arguments, SystemClock())
         module = importlib.import_module(f"cloudless.cli.verbs.{arguments.module}")
         gc.enable()
         code = asyncio.run(module.run(context))

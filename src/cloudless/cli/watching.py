@@ -6,7 +6,6 @@ not count); JSON is one object per event: ``{"type": ..., "object": {...}}``.
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -104,8 +103,8 @@ def _view(context: Context, kind: Kind, form: Format) -> View:
     columns = columns_of(kind, form, with_namespace=context.namespace == "")
     header = not context.arguments.no_headers
     if terminal.can_repaint and kind is not EVENTS:
-        return PaintedView(terminal, kind, form, context.namespace == "", header)
-    return LineView(terminal, columns, header)
+        return PaintedView(context, kind, form, header)
+    return LineView(context, columns, header)
 
 
 class View:
@@ -146,8 +145,9 @@ class NameView(View):
 class LineView(View):
     """A header, then a line per change of anything that the line shows."""
 
-    def __init__(self, terminal: Terminal, columns: Sequence[Column], header: bool) -> None:
-        self._terminal = terminal
+    def __init__(self, context: Context, columns: Sequence[Column], header: bool) -> None:
+        self._terminal = context.out
+        self._clock = context.clock
         self._columns = columns
         self._told: dict[str, tuple[str, ...]] = {}
         self._waiting: list[list[Cell]] = []
@@ -156,7 +156,7 @@ class LineView(View):
             self._waiting.append([Cell(column.title, "dim") for column in columns])
 
     def change(self, change: str, key: str, item: Any) -> None:
-        now = datetime.datetime.now(datetime.UTC)
+        now = self._clock.now()
         cells = [_harmless(column.read(item, now)) for column in self._columns]
         if change == "DELETED":
             cells = [
@@ -187,12 +187,11 @@ class LineView(View):
 class PaintedView(View):
     """The whole table, repainted in place; what is gone disappears."""
 
-    def __init__(
-        self, terminal: Terminal, kind: Kind, form: Format, with_namespace: bool, header: bool
-    ) -> None:
-        self._terminal = terminal
+    def __init__(self, context: Context, kind: Kind, form: Format, header: bool) -> None:
+        self._terminal = context.out
+        self._clock = context.clock
         self._kind = kind
-        self._columns = columns_of(kind, form, with_namespace=with_namespace)
+        self._columns = columns_of(kind, form, with_namespace=context.namespace == "")
         self._header = header
         self._items: dict[str, Any] = {}
         self._painted = 0
@@ -204,7 +203,7 @@ class PaintedView(View):
             self._items[key] = item
 
     def settle(self) -> None:
-        now = datetime.datetime.now(datetime.UTC)
+        now = self._clock.now()
         items = sorted(self._items.values(), key=lambda item: self._kind.name_of(item))
         rows: list[Row] = [[column.read(item, now) for column in self._columns] for item in items]
         titles = [column.title for column in self._columns]

@@ -67,7 +67,7 @@ class Page:
 
     def __init__(self, context: Context) -> None:
         self._out = context.out
-        self.now = datetime.datetime.now(datetime.UTC)
+        self.now = context.clock.now()
 
     def gap(self) -> None:
         """An empty line."""
@@ -106,6 +106,7 @@ class Page:
 
 async def _workload(page: Page, client: Client, name: str) -> None:
     from cloudless.cli.naming import suggesting
+    from cloudless.cli.output.ports import published_lines
 
     async with suggesting(client, name):
         workload = await client.get(name)
@@ -116,6 +117,7 @@ async def _workload(page: Page, client: Client, name: str) -> None:
             ("state", f"{workload.phase}: {status.message}" if status.message else workload.phase),
             ("replicas", _counts(status)),
             ("image", message.spec.image if message.spec is not None else ""),
+            *(("published", line) for line in published_lines(workload.spec)),
             ("revision", str(status.revision)),
             ("generation", f"{message.generation} (observed {status.observed_generation})"),
             ("labels", joined(message.labels)),

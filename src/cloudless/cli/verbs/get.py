@@ -71,7 +71,7 @@ async def show(context: Context, kind: Kind, names: Sequence[str], form: Format)
         kind,
         items,
         form,
-        datetime.datetime.now(datetime.UTC),
+        context.clock.now(),
         single=len(names) == 1 and len(items) == 1 and kind is not REVISIONS and kind is not EVENTS,
         with_namespace=context.namespace == "",
         with_header=not arguments.no_headers,
@@ -95,7 +95,7 @@ async def fetch(context: Context, client: Client, kind: Kind, names: Sequence[st
     if kind is NODES and not names:
         return [item.message for item in await client.nodes(selector=arguments.selector)]
     if kind is EVENTS and not names:
-        return [item.message for item in await client.events(namespace=space, since=_since(arguments))]
+        return [item.message for item in await client.events(namespace=space, since=_since(context))]
     if kind is REPLICAS and not names:
         return [item.message for item in await client.replicas(namespace=space)]
     if kind is REVISIONS and not names:
@@ -119,7 +119,7 @@ async def _named(context: Context, client: Client, kind: Kind, name: str) -> lis
     if kind is REVISIONS:
         return [item.message for item in await client.revisions(name)]
     if kind is EVENTS:
-        since = _since(context.arguments)
+        since = _since(context)
         return [item.message for item in await client.events(name, namespace=context.namespace, since=since)]
     if parse_name(name).replica:
         return [(await find_replica(client, name)).message]
@@ -144,8 +144,8 @@ async def _replicas_of(client: Client, name: str) -> list[Any]:
     return [item.message for item in found]
 
 
-def _since(arguments: argparse.Namespace) -> datetime.datetime | None:
-    since_s: float | None = getattr(arguments, "since", None)
+def _since(context: Context) -> datetime.datetime | None:
+    since_s: float | None = getattr(context.arguments, "since", None)
     if since_s is None:
         return None
-    return datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=since_s)
+    return context.clock.now() - datetime.timedelta(seconds=since_s)

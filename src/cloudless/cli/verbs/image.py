@@ -10,7 +10,6 @@ Talks to the agent on this machine (--agent-address), not to the coordinator.
 from __future__ import annotations
 
 import argparse
-import datetime
 import os
 import sys
 from collections.abc import Iterator
@@ -75,7 +74,7 @@ async def list_images(context: Context, form: Format) -> int:
     if not images and form.name in ("table", "wide"):
         context.err.line("no images")
         return exits.OK
-    now = datetime.datetime.now(datetime.UTC)
+    now = context.clock.now()
     write(context.out, IMAGES, images, form, now, with_header=not context.arguments.no_headers)
     return exits.OK
 

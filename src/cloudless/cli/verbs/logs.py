@@ -56,7 +56,7 @@ async def run(context: Context) -> int:
             workload = await client.get(named.workload)
         since = None
         if arguments.since is not None:
-            since = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=arguments.since)
+            since = context.clock.now() - datetime.timedelta(seconds=arguments.since)
         several = not replica and max(len(workload.replicas), workload.status.desired_replicas) > 1
         prefixed = arguments.prefix == "always" or (arguments.prefix == "auto" and several)
         writer = LineWriter(
