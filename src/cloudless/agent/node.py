@@ -82,6 +82,7 @@ class Node:
         self._tools: Tools | None = None
         self._replicas: dict[str, Replica] = {}
         self._settling = asyncio.Lock()
+        self._again = asyncio.Event()
         self._must_list = True
         self._told_whole = False
         self._tidied = False
@@ -120,6 +121,7 @@ class Node:
     async def run(self, tools: Tools) -> None:
         """Follow the runtime's events for ever."""
         self._tools = tools
+        self._supervisor.start("node again", self._settle_again())
         backoff = Backoff(base_s=RETRY_BASE_S, cap_s=RETRY_CAP_S)
         while True:
             async with self._runtime.events() as events:
@@ -201,6 +203,17 @@ class Node:
                 self._must_list = True
                 await self._settle()
 
+    async def _settle_again(self) -> None:
+        """A list that failed is asked for again: no event may come to remind us."""
+        backoff = Backoff(base_s=RETRY_BASE_S, cap_s=RETRY_CAP_S)
+        while True:
+            await self._again.wait()
+            await self._clock.sleep(backoff.next())
+            self._again.clear()
+            await self._settle()
+            if not self._again.is_set():
+                backoff.reset()
+
     async def _settle(self) -> None:
         """Start, adopt and end what the journal asks for; does nothing while the runtime is away."""
         async with self._settling:
@@ -208,11 +221,11 @@ class Node:
                 return
             try:
                 facts = await self._list() if self._must_list else ()
-            except RuntimeAway as error:
-                self._available.away(error.message)
-                return
             except CloudlessError as error:
+                if isinstance(error, RuntimeAway):
+                    self._available.away(error.message)
                 log.warning("cannot list containers", extra={"why": error.message})
+                self._again.set()
                 return
             journal = self._journal
             plan = plan_node(

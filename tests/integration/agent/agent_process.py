@@ -25,6 +25,6 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.WARNING)
+    logging.basicConfig(level=logging.INFO)
     with contextlib.suppress(asyncio.CancelledError):
         asyncio.run(main())

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
+import tempfile
 import urllib.request
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -16,8 +20,10 @@ from tests.integration.agent.stage import LIMIT_S, Stage, assignment
 from tests.integration.conftest import RunningContainerd
 
 from cloudless import api
+from cloudless.aio.clock import SystemClock
 from cloudless.containerd.client import ContainerdClient
-from cloudless.domain.errors import Denied, Invalid, NotFound
+from cloudless.containerd.daemon import PrivateDaemon
+from cloudless.domain.errors import CloudlessError, Denied, Invalid, NotFound
 from cloudless.domain.replica import ReplicaPhase
 from cloudless.transport.channel import connect
 
@@ -336,3 +342,74 @@ async def test_a_stop_signal_is_heard_within_the_grace(stage: Stage, agent_proce
                 stage.tell(wanted.replaced(run=False))
     assert lines == [b"ready", b"heard"]
     await stage.until_gone("r1")
+
+
+async def test_commands_of_a_killed_agent_end(stage: Stage, agent_process: AgentProcess) -> None:
+    stage.tell(assignment("r1"))
+    await stage.until_running("r1")
+    stub = await stage.stub()
+    request = api.ExecCommandRequest(container_id="cl-r1", command=["sh", "-c", "echo here; exec sleep 787"])
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(refused(stub.exec_command(request)))
+        folder = agent_process.config.folder / "execs"
+        await until(lambda: folder.is_dir() and any(folder.iterdir()) and count_processes("sleep 787") == 1)
+        await agent_process.kill()
+        await running
+    assert count_processes("sleep 787") == 1
+    await agent_process.start()
+    await until(lambda: count_processes("sleep 787") == 0)
+    await until(lambda: not any(folder.iterdir()))
+    assert (await stage.until_running("r1")).restarts == 0
+
+
+class TestPrivateContainerd:
+    @pytest.fixture
+    def settings(self, settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        # Not below pytest's folders: the path of a socket must be short.
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="agt-"))
+        yield {**settings, "data_dir": folder / "d", "containerd": "private"}
+        shutil.rmtree(folder)
+
+    async def test_it_outlives_the_agent_and_is_started_again_when_it_dies(
+        self, stage: Stage, agent_process: AgentProcess
+    ) -> None:
+        daemon = PrivateDaemon(agent_process.config.data_dir / "containerd", clock=SystemClock())
+        try:
+            assert await daemon.start()
+            first = daemon.pid
+            assert first is not None
+            await agent_process.kill()
+            await agent_process.start()
+            await stage.until(lambda: stage.facts is not None and not stage.facts.not_ready)
+            assert await daemon.start()
+            assert daemon.pid == first
+            os.kill(first, signal.SIGKILL)
+            await stage.until(lambda: stage.facts is not None and "away" in stage.facts.not_ready)
+            await stage.until(lambda: stage.facts is not None and not stage.facts.not_ready)
+            assert await daemon.start()
+            assert daemon.pid != first
+        finally:
+            await agent_process.kill(signal.SIGTERM)
+            await daemon.stop()
+
+
+def count_processes(command: str) -> int:
+    """Processes of the machine with this command line."""
+    wanted = command.replace(" ", "\0").encode() + b"\0"
+    count = 0
+    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            count += path.read_bytes() == wanted
+    return count
+
+
+async def until(fits: Callable[[], Any]) -> None:
+    """Look at the machine until something is so."""
+    async with asyncio.timeout(LIMIT_S):
+        while not fits():
+            await asyncio.sleep(0.02)
+
+
+async def refused(call: Awaitable[object]) -> None:
+    with pytest.raises(CloudlessError):
+        await call

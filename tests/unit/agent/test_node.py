@@ -437,3 +437,20 @@ async def test_what_was_taken_away_before_the_agent_died_still_ends_by_its_own_r
     assert world.clock.monotonic() - at == pytest.approx(77.0, abs=0.2)
     world.assert_clean()
     await world.kill()
+
+
+@virtual
+async def test_a_list_that_fails_right_after_the_return_is_asked_for_again(world: World) -> None:
+    await world.start(assignment(restart_policy=FAST))
+    await world.until_running()
+    world.machine.stop_answering()
+    await asyncio.sleep(1)
+    world.machine.end("cl-r1-1", 6)
+    world.machine.lose_events()  # it says that it is back, and still does not answer
+    await asyncio.sleep(1)
+    world.machine.away = ""
+    seen = await world.until_running(restarts=1)
+    assert seen.last_exit is not None
+    assert seen.last_exit.code == 6
+    assert world.agent.reports.facts.not_ready == ""
+    await world.kill()
