@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import timedelta
 
 from cloudless import api
-from cloudless.coordinator.limits import ASSIGNMENTS_BYTES, MAX_KEPT_SPECS
+from cloudless.coordinator.limits import ASSIGNMENTS_BYTES, MAX_KEPT_SPECS, MAX_WHOLE_BYTES
 from cloudless.coordinator.state.cache import WatchCache
 from cloudless.coordinator.state.changes import Changes
 from cloudless.domain.cluster import Cluster
-from cloudless.domain.errors import Unavailable
+from cloudless.domain.errors import Exhausted, Unavailable
 from cloudless.domain.replica import Assignment, ReplicaRecord
 from cloudless.transport.codec import Encoded, encode
 from cloudless.wire.link import assignment_to_wire
@@ -89,12 +89,18 @@ class Outbox:
 
     def _whole(self) -> api.SynchronizeRequest:
         self._dirty.clear()
-        message = self._message()
+        message, size_bytes = self._message(), 0
         message.whole = True
         for record in self._cache.cluster.replicas_on(self._node_id):
             assignment = self._assignment(record)
             if assignment is not None:
                 message.assignments.append(assignment)
+                size_bytes += len(assignment.spec.data)  # type: ignore[union-attr]
+        if size_bytes > MAX_WHOLE_BYTES:
+            raise Exhausted(
+                f"node {self._node_id} is to run {size_bytes} bytes of specifications; "
+                f"one message holds {MAX_WHOLE_BYTES}"
+            )
         return message
 
     def _changed(self) -> api.SynchronizeRequest:

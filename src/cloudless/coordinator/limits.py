@@ -77,6 +77,9 @@ KEPT_STORE_REVISIONS: Final = 10_000
 # Links to nodes.
 #: Bytes of assignments in one message to a node, as estimated from their specifications.
 ASSIGNMENTS_BYTES: Final = 512 * 1024
+#: Bytes of specifications in the first message to a node, which holds everything; below
+#: what a link takes (transport.limits.LINK_AGENT).
+MAX_WHOLE_BYTES: Final = 30 * 1024 * 1024
 #: Encoded specifications that one link keeps; with more it begins anew.
 MAX_KEPT_SPECS: Final = 256
 #: A node must send its first report within this time, in seconds.

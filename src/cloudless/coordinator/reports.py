@@ -166,7 +166,8 @@ class Inbox:
     def _observed(self, cluster: Cluster, seen: Observation) -> Iterator[Write]:
         record = cluster.replicas.get(seen.replica_id)
         if record is None or record.node_id != self._hello.node_id:
-            return  # not (or no longer) this node's: the desired state tells it so
+            self._look_again([seen.replica_id])  # not (or no longer) this node's: tell it so
+            return
         before = cluster.observations.get(seen.replica_id)
         if before is not None and before.node_id == seen.node_id:
             if seen.version <= before.version:

@@ -91,7 +91,8 @@ CLIENT = replace(PUBLIC, idle_s=None, keepalive_interval_s=10.0, keepalive_timeo
 #: The serving end of a link: the node that dialled. Many calls at once, fast detection.
 LINK_AGENT = replace(
     PUBLIC,
-    message_bytes=4 * MIB,
+    # All that a node is to run comes in one message, specifications included.
+    message_bytes=32 * MIB,
     concurrent_streams=1000,
     connection_window_bytes=256 * MIB,
     idle_s=None,
@@ -102,4 +103,4 @@ LINK_AGENT = replace(
 )
 
 #: The calling end of a link: the coordinator, over the socket it accepted.
-LINK_COORDINATOR = LINK_AGENT
+LINK_COORDINATOR = replace(LINK_AGENT, message_bytes=4 * MIB)

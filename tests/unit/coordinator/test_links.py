@@ -5,10 +5,11 @@ from __future__ import annotations
 import datetime
 
 import pytest
-from tests.unit.coordinator.fakeagent import DIGEST
+from tests.unit.coordinator.fakeagent import DIGEST, link
 from tests.unit.coordinator.world import World
 
 from cloudless import api
+from cloudless.coordinator import desired
 from cloudless.coordinator.reports import REACHABLE
 from cloudless.domain.replica import ReplicaPhase as P
 from cloudless.wire.link import observation_to_wire
@@ -219,3 +220,23 @@ async def test_a_report_without_bounds_ends_the_link(world: World, removed: list
     channel = world.channels["n1"][0]
     world.agents["n1"].say(removed=removed)
     await world.until(channel.closed.is_set)
+
+
+async def test_a_replica_that_is_not_the_nodes_is_told_to_go(world: World) -> None:
+    agent = world.agents["n1"]
+    stranger = api.ReplicaObservation(replica_id="stranger", phase=api.ReplicaPhase.RUNNING, version=1)
+    agent.say(replicas=[stranger])
+    await world.until(lambda: "stranger" in agent.received[-1].removed)
+
+
+async def test_more_than_one_message_holds_ends_the_link(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.create("web", 3)
+    await world.until_ready("web", 3)
+    world.cut("n1")
+    await world.until(lambda: len(world.coordinator.nodes) == 0)
+    monkeypatch.setattr(desired, "MAX_WHOLE_BYTES", 10)
+    channels = await link(world.coordinator, world.agents["n1"])
+    await world.until(channels[0].closed.is_set)
+    assert len(world.agents["n1"].observed) == 3, "what runs goes on"

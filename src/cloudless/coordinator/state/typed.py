@@ -38,6 +38,18 @@ class OutcomeUnknown(Unavailable):
     code = "CL-5031"
 
 
+class DataDirTaken(Fatal):
+    """Another process uses the data directory."""
+
+    code = "CL-1005"
+
+
+class StoreDamaged(Fatal):
+    """The files of the embedded store are damaged; nothing was changed in them."""
+
+    code = "CL-5003"
+
+
 def domain_error(error: store_errors.StoreError) -> CloudlessError:
     """The domain error that says the same."""
     text = str(error)
@@ -53,9 +65,9 @@ def domain_error(error: store_errors.StoreError) -> CloudlessError:
     if isinstance(error, store_errors.Fenced | store_errors.LeaseExpired):
         return Conflict(f"this coordinator leads no longer: {text}")
     if isinstance(error, store_errors.DataDirInUse):
-        return Fatal(text, hint="stop the other process, or choose another --data-dir", code="CL-1007")
+        return DataDirTaken(text, hint="stop the other process, or choose another --data-dir")
     if isinstance(error, store_errors.Corrupted):
-        return Fatal(text, hint="restore the directory from a backup", code="CL-5003")
+        return StoreDamaged(text, hint="restore the directory from a backup")
     if isinstance(error, store_errors.AccessDenied):
         return Fatal(f"the store refuses this coordinator: {text}", hint="check user, password, certificate")
     return Fatal(f"the store failed: {text}")
