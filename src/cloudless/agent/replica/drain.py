@@ -15,6 +15,7 @@ from cloudless.agent.limits import PROGRESS_INTERVAL_S
 from cloudless.agent.replica.orders import Orders
 from cloudless.agent.replica.tools import Tools
 from cloudless.agent.traffic.limits import DRAIN_LOOK_S, LEAVE_WAIT_S, QUIET_LOOKS
+from cloudless.domain.replica import Assignment
 
 log = logging.getLogger(__name__)
 
@@ -35,24 +36,35 @@ async def drain(
     assignment = orders.assignment
     if assignment is None or not any(port.publish for port in assignment.spec.ports):
         return
-    if not tools.switchboard.has_served(replica_id):
+    drain_s = assignment.spec.rollout.drain_time.total_seconds()
+    if not drain_s or not tools.switchboard.has_served(replica_id):
         return
-    clock = tools.clock
-    deadline = clock.monotonic() + assignment.spec.rollout.drain_time.total_seconds()
+    try:
+        async with asyncio.timeout(drain_s):
+            await _until_quiet(tools, orders, assignment, ended, say)
+    except TimeoutError:
+        log.info("a replica ends with connections", extra={"replica": replica_id})
+
+
+async def _until_quiet(
+    tools: Tools,
+    orders: Orders,
+    assignment: Assignment,
+    ended: asyncio.Future[Any],
+    say: Callable[[str], None],
+) -> None:
     told_at, told, quiet = -PROGRESS_INTERVAL_S, 0, 0
     while not ended.done() and not hurried(orders):
         count = await tools.switchboard.connections(assignment)
-        now = clock.monotonic()
         quiet = 0 if count else quiet + 1
-        if quiet >= QUIET_LOOKS or now >= deadline:
+        if quiet >= QUIET_LOOKS:
             return
+        now = tools.clock.monotonic()
         if count != told and now - told_at >= PROGRESS_INTERVAL_S:
             told_at, told = now, count
             say(f"draining: {count} connection{'s' if count > 1 else ''}")
         awaited: set[asyncio.Future[Any]] = {ended, orders.change}
-        await asyncio.wait(
-            awaited, timeout=min(DRAIN_LOOK_S, deadline - now), return_when=asyncio.FIRST_COMPLETED
-        )
+        await asyncio.wait(awaited, timeout=DRAIN_LOOK_S, return_when=asyncio.FIRST_COMPLETED)
 
 
 def hurried(orders: Orders) -> bool:

@@ -139,17 +139,13 @@ class Switchboard:
 
     async def settled(self, timeout_s: float) -> bool:
         """Wait until all that was wished so far is in force; False when it takes longer."""
-        wish, deadline = self._wish, self._clock.monotonic() + timeout_s
-        while self._done < wish:
-            left_s = deadline - self._clock.monotonic()
-            if left_s <= 0:
-                return False
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.add(future)
-            try:
-                await asyncio.wait({future}, timeout=left_s)
-            finally:
-                self._waiting.discard(future)
+        wish = self._wish
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._done < wish:
+                    await self._next_switch()
+        except TimeoutError:
+            return False
         return True
 
     def has_served(self, replica_id: str) -> bool:
@@ -189,6 +185,14 @@ class Switchboard:
             for endpoint, backend in backends.items():
                 wanted.setdefault(endpoint, []).append(backend)
         return {endpoint: tuple(sorted(backends)) for endpoint, backends in wanted.items()}
+
+    async def _next_switch(self) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.add(future)
+        try:
+            await future
+        finally:
+            self._waiting.discard(future)
 
     def _change(self) -> None:
         self._wish += 1
