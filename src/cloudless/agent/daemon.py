@@ -27,7 +27,7 @@ SYSTEM_SOCKET = Path("/run/containerd/containerd.sock")
 class NoContainerd(Fatal):
     """No container runtime can be used on this machine."""
 
-    code = "CL-1006"
+    code = "CL-1008"
 
 
 class ContainerdChoice:

@@ -78,7 +78,7 @@ class DiskFull(Unavailable):
 class StartFailed(Fatal):
     """The runtime could not start the container, for a reason of its own."""
 
-    code = "CL-5002"
+    code = "CL-5004"
 
 
 #: Error -> the word that status and events show; the first that fits wins.
