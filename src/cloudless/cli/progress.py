@@ -7,6 +7,7 @@ on a terminal the block is repainted on every change and once a second.
 from __future__ import annotations
 
 import asyncio
+import re
 
 from cloudless import api
 from cloudless.cli.output.table import Cell, cut, display_width
@@ -28,7 +29,8 @@ class Progress:
         self._terminal = terminal
         self._name = name
         self._quiet = quiet
-        self._told: dict[str, str] | None = None
+        #: Of each replica what was told since it was ready: tries that fail alike are one line.
+        self._told: dict[str, list[str]] | None = None
         self._painted = 0
         self._block: list[str] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -60,14 +62,18 @@ class Progress:
         replicas = _ordered(workload)
         facts = {replica.id: f"{_name_of(replica)}: {_state_of(replica)}" for replica in replicas}
         if self._told is None:
-            self._told = {replica.id: facts[replica.id] for replica in replicas if replica.ready}
+            self._told = {replica.id: [facts[replica.id]] for replica in replicas if replica.ready}
         observed = workload.status.observed_generation >= workload.generation
-        if verdict.missing and observed:
+        # A failure is told by the error that ends the wait.
+        if verdict.missing and observed and verdict.outcome is not Outcome.FAILED:
             facts[""] = f"{self._name}: {_judged(verdict)}"
+        ready = {replica.id for replica in replicas if replica.ready}
         for key, fact in facts.items():
-            if self._told.get(key) != fact:
+            told = self._told.setdefault(key, [])
+            again = told[-1:] == [fact] if key in ready or not key else fact in told
+            if not again:
                 self._terminal.line(fact)
-        self._told = facts if observed else {**self._told, **facts}
+                self._told[key] = [fact] if key in ready or not key else [*told, fact]
 
     def _lines(self, workload: Workload, verdict: Verdict) -> list[str]:
         lines = [f"{self._name}  {_judged(verdict) or 'done'}"]
@@ -136,6 +142,7 @@ def _state_of(replica: api.ReplicaStatus) -> str:
         else ""
     )
     revision = f" (revision {replica.revision})"
+    why = re.sub(r"; (?:next try|restart \d+) after \S+ s$", "", why)
     return f"{state}{where}{revision}" + (f": {why}" if why else "")
 
 
@@ -150,7 +157,5 @@ def _fit(line: str, width: int) -> str:
     """Cut a line that would wrap; lines with colours are cut without them."""
     if "\x1b" not in line:
         return cut(line, width)
-    import re
-
     bare = re.sub(r"\x1b\[[0-9;]*m", "", line)
     return line if display_width(bare) <= width else cut(bare, width)

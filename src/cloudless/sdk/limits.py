@@ -18,9 +18,12 @@ WAIT_TIMEOUT_S = 600.0
 #: How long replicas may be without a node before ``wait`` says that they cannot be placed.
 PLACEMENT_PATIENCE_S = 3.0
 #: How long a replica may be unable to start (registry away, no such command) before ``wait`` gives up.
-START_PATIENCE_S = 8.0
+#: The tries come 1, 2 and 4 s apart, so that the third one that failed ends the wait.
+START_PATIENCE_S = 3.0
 #: A new replica that ended this often counts as failed.
 CRASH_RESTARTS = 2
+#: One that ended once counts as failed when its restart is further away than this.
+CRASH_PATIENCE_S = 1.0
 #: How long the CLI looks whether what became available stays so, when no probe vouches for it.
 SETTLE_S = 1.0
 #: Log lines shown of a replica that failed.

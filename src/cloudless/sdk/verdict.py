@@ -13,6 +13,7 @@ from typing import Literal
 from cloudless import api
 from cloudless.sdk.failures import NodeReason
 from cloudless.sdk.limits import (
+    CRASH_PATIENCE_S,
     CRASH_RESTARTS,
     LOG_TAIL_LINES,
     PLACEMENT_PATIENCE_S,
@@ -48,7 +49,7 @@ class Verdict:
 
 
 #: How a node's message begins when trying again is in vain.
-HOPELESS = ("ImageNotFound", "InvalidImage", "RegistryUnauthorized")
+HOPELESS = ("ImageNotFound", "ImagePullDenied", "ImageInvalid", "InvalidSpec")
 DONE = Verdict(Outcome.DONE)
 
 
@@ -89,19 +90,26 @@ def _failure(status: api.WorkloadStatus) -> Verdict | None:
         phase = enum_name(replica.phase)
         if phase == "FAILED" or (phase == "BACKING_OFF" and replica.restarts >= CRASH_RESTARTS):
             return _replica_failure(replica, phase)
-        if phase == "BACKING_OFF" and replica.last_exit is None:
-            hopeless = replica.message.startswith(HOPELESS)
-            return _replica_failure(replica, phase, 0.0 if hopeless else START_PATIENCE_S)
+        if phase == "BACKING_OFF":
+            return _replica_failure(replica, phase, _patience_s(replica))
     rollout = status.rollout
     if rollout is not None and enum_name(rollout.phase) == "STALLED":
         return Verdict(Outcome.FAILED, rollout.because or status.message or "the rollout makes no progress")
     return None
 
 
+def _patience_s(replica: api.ReplicaStatus) -> float:
+    """How long a replica may back off after its first failure; 0 when trying again is in vain."""
+    if replica.last_exit is not None:
+        return 0.0 if replica.last_exit.reason == "CannotExecute" else CRASH_PATIENCE_S
+    return 0.0 if replica.message.startswith(HOPELESS) else START_PATIENCE_S
+
+
 def _replica_failure(replica: api.ReplicaStatus, phase: str, patience_s: float = 0.0) -> Verdict:
     name = f"{replica.workload}/{replica.ordinal}"
     why = reason_of(replica) or phase.lower().replace("_", " ")
-    again = f" (ended {replica.restarts} times)" if phase == "BACKING_OFF" and replica.restarts else ""
+    again = f" (ended {replica.restarts} times)" if phase == "BACKING_OFF" and replica.restarts > 1 else ""
+    again += " (its node goes on trying)" if phase == "BACKING_OFF" else ""
     tail = replica.last_exit.log_tail.splitlines()[-LOG_TAIL_LINES:] if replica.last_exit else []
     return Verdict(Outcome.FAILED, f"{name}: {why}{again}", patience_s, name, tuple(tail))
 
@@ -144,7 +152,8 @@ def _waiting(status: api.WorkloadStatus) -> Verdict:
     extra = status.current_replicas - status.desired_replicas
     if extra > 0:
         counts += f", {extra} to stop"
-    because = rollout.because if rollout is not None and enum_name(rollout.phase) == "PROGRESSING" else ""
+    # What a rollout waits for is seen from its replicas, and sooner; a pause is not.
+    because = rollout.because if rollout is not None and rollout.because.startswith("pausing") else ""
     return Verdict(Outcome.WAIT, f"{counts}; {because}" if because else counts)
 
 

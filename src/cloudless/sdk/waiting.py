@@ -87,7 +87,7 @@ async def _next(changes: WorkloadWatch, workload: Workload) -> Workload | None:
 
 def _failed(workload: Workload, verdict: Verdict) -> RolloutFailed:
     hint = f"cloudless describe workload {workload.name}"
-    if verdict.replica:
+    if verdict.log_lines:
         hint = f"cloudless logs {verdict.replica}"
     return RolloutFailed(
         f"{workload.name} did not become available: {verdict.missing}",

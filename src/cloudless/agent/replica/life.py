@@ -68,6 +68,7 @@ class Replica:
         self._image: LocalImage | None = None
         self._around: Surroundings | None = None
         self._target = ProbeTarget("127.0.0.1", None)
+        self._warned = ("", "")
 
     @property
     def container_id(self) -> str:
@@ -271,7 +272,7 @@ class Replica:
         told = detail or process.describe_exit(status)
         word = "OOMKilled" if ended.oom_killed else reason or ("Completed" if succeeded else "Exited")
         severity = Severity.NORMAL if succeeded else Severity.WARNING
-        self._report(assignment, severity, word, f"container {told}; {decision.because}")
+        self._report(assignment, severity, word, told if detail else f"container {told}", decision.because)
         if not decision.restart:
             phase = P.SUCCEEDED if succeeded else P.FAILED
             message = f"{told}; {decision.because}"
@@ -293,7 +294,9 @@ class Replica:
         decision = retry_start(assignment.spec.restart_policy, self.seen.history)
         reason = reason_of(error)
         self.seen.note_history(decision.history)
-        self._report(assignment, Severity.WARNING, reason, error.message)
+        self._report(
+            assignment, Severity.WARNING, reason, error.message, "it is tried again, later each time"
+        )
         await self._back_off(decision, f"{reason}: {error.message}; {decision.because}")
 
     def _fail_for_good(self, assignment: Assignment, error: CloudlessError) -> None:
@@ -354,8 +357,15 @@ class Replica:
             self._tools.sweeper.discard(self.id, container_id)
             self._tools.ends.forget(container_id)
 
-    def _report(self, assignment: Assignment, severity: Severity, reason: str, message: str) -> None:
-        self._tools.report(severity, reason, message, assignment)
+    def _report(
+        self, assignment: Assignment, severity: Severity, reason: str, message: str, then: str = ""
+    ) -> None:
+        """Tell of an event; that another try failed just like the last one is no news."""
+        warning = (reason, message) if severity is Severity.WARNING else ("", "")
+        if severity is Severity.WARNING and warning == self._warned:
+            return
+        self._warned = warning
+        self._tools.report(severity, reason, f"{message}; {then}" if then else message, assignment)
 
     @property
     def _stop_signal(self) -> str:
