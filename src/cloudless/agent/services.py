@@ -6,12 +6,12 @@ but the life line, which only the coordinator that this node dialled may hold.
 
 from __future__ import annotations
 
-import asyncio
 import datetime
-import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
+
+import aiofiles.tempfile
 
 from cloudless import api
 from cloudless.agent.exec import CommandRunner, check_request
@@ -164,7 +164,7 @@ class AgentService(api.AgentServiceBase):
 
     async def import_image(self, messages: AsyncIterator[api.ImportImageRequest]) -> api.ImportImageResponse:
         self._spool.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=self._spool, prefix="import-") as file:
+        async with aiofiles.tempfile.NamedTemporaryFile(dir=self._spool, prefix="import-") as file:
             name, size = "", 0
             async for piece in messages:
                 name = name or piece.reference
@@ -175,11 +175,11 @@ class AgentService(api.AgentServiceBase):
                     )
                 if size > MAX_IMPORT_BYTES:
                     raise Exhausted(f"an archive may have {MAX_IMPORT_BYTES} bytes at most")
-                await asyncio.to_thread(file.write, piece.data)
-            await asyncio.to_thread(file.flush)
+                await file.write(piece.data)
+            await file.flush()
             if not size:
                 raise Invalid.field("data", "is required: an OCI or docker archive")
-            images = await self._runtime.import_archive(file.name, name)
+            images = await self._runtime.import_archive(str(file.name), name)
         return api.ImportImageResponse(images=[_image(image) for image in images])
 
     async def get_node_info(self, message: api.GetNodeInfoRequest) -> api.GetNodeInfoResponse:
