@@ -40,6 +40,7 @@ from cloudless.agent.traffic.switchboard import Switchboard
 from cloudless.aio.clock import Clock
 from cloudless.aio.supervise import Supervisor
 from cloudless.domain.address import split_address
+from cloudless.transport.codec import CompiledCodec
 from cloudless.transport.limits import LINK_AGENT
 from cloudless.transport.server import GuardedServer
 
@@ -80,7 +81,7 @@ async def agent(config: AgentConfig, clock: Clock, *, new_id: Callable[[], str])
         me = identity.load_identity(config.folder, clock, new_id)
         chosen = await choose(config, clock, new_id)
         runtime = ContainerdRuntime(
-            ContainerdClient(chosen.socket, clock=clock, new_id=new_id),
+            ContainerdClient(chosen.socket, codec=CompiledCodec(answers=True), clock=clock, new_id=new_id),
             node_id=me.node_id,
             folder=config.folder,
             clock=clock,
