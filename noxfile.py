@@ -55,6 +55,8 @@ def diagrams(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Check that the reference pages match the code and that examples run."""
     session.run("python", "tools/generate_cli_docs.py", "--check")
+    session.run("python", "tools/generate_api_docs.py", "--check")
+    session.run("python", "tools/generate_error_docs.py", "--check")
     session.run("python", "tools/draw_diagrams.py", "--check")
     session.run("pytest", "tests/docs", "-q", *session.posargs)
 

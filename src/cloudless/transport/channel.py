@@ -26,7 +26,7 @@ from cloudless.transport.protocol import DrainableHandler, GuardedProtocol
 CONNECT_S = 5.0
 #: Deadline of a unary call that names none.
 UNARY_S = 30.0
-#: Code of "nobody answers there", which the CLI turns into its exit code 8.
+#: Nobody answers at the address, or it does not speak gRPC.
 UNREACHABLE = "CL-8001"
 
 #: Extra metadata for each call, asked for when it starts (a token, a request id).
