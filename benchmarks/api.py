@@ -104,7 +104,7 @@ async def bench(data_dir: Path, calls: int) -> None:
         for kind in ("control", "bulk"):
             hello = {"node_id": "bench", "node_name": "bench", "kind": kind, "session": "bench"}
             await dial_link("127.0.0.1", serving.api_port, hello, node)
-        while not serving.ready():
+        while not serving.ready():  # noqa: ASYNC110 - once, at the start
             await asyncio.sleep(0.01)
         channel = connect(f"127.0.0.1:{serving.api_port}")
         stack.callback(channel.close)
@@ -151,7 +151,7 @@ async def bench(data_dir: Path, calls: int) -> None:
 async def settle(control: object) -> None:
     """Wait until the control loop has nothing to do."""
     quiet = 0
-    while quiet < 5:
+    while quiet < 5:  # noqa: ASYNC110
         await asyncio.sleep(0.02)
         quiet = quiet + 1 if control.depth == 0 else 0  # type: ignore[attr-defined]
 

@@ -20,7 +20,7 @@ from cloudless.coordinator.state.records import RequestRecord
 from cloudless.coordinator.state.snapshots import part_of
 from cloudless.coordinator.state.typed import OutcomeUnknown
 from cloudless.domain.cluster import Cluster
-from cloudless.domain.errors import Conflict, NotFound
+from cloudless.domain.errors import Conflict, NotFound, Unavailable
 from cloudless.domain.workload import WorkloadRecord
 from cloudless.planning.status import view_workload
 from cloudless.planning.workload import plan_workload
@@ -168,7 +168,10 @@ async def _happened(context: Context, key: str, op: object) -> int | None:
 
     The bytes hold ids and times of this request alone: whoever finds them found our write.
     """
-    kv = await context.typed.store.get(key)
+    try:
+        kv = await context.typed.get_raw(key)
+    except Unavailable:
+        return None
     if isinstance(op, Put) and op.key == key and kv is not None and kv.value == op.value:
         return kv.mod_revision
     return None

@@ -142,9 +142,13 @@ class TypedStore:
 
     async def get(self, model: type[M], key: str) -> tuple[M, int] | None:
         """A record and the revision that wrote it last; None when there is none."""
-        with domain_errors(), self._timed("get"):
-            kv = await self.store.get(key)
+        kv = await self.get_raw(key)
         return None if kv is None else self.read(model, kv)
+
+    async def get_raw(self, key: str) -> KeyValue | None:
+        """A key as it is stored."""
+        with domain_errors(), self._timed("get"):
+            return await self.store.get(key)
 
     def read(self, model: type[M], kv: KeyValue) -> tuple[M, int]:
         """The record in a key that was read."""
