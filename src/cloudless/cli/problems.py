@@ -74,7 +74,7 @@ def _lines(error: CloudlessError, terminal: Terminal, target: Target | None) -> 
         if target.source not in ("argument", "default"):
             lines.append(f"  address from: {neutral(origin)}")
     for refusal in getattr(error, "refusals", ()):
-        lines.append(f"  {neutral(refusal.node)}: {neutral(refusal.reason)}")
+        lines.append("  " + neutral(f"{refusal.node}: {refusal.reason}" if refusal.node else refusal.reason))
     tail = getattr(error, "log_lines", ())
     if tail:
         lines.append(f"  last lines of {neutral(getattr(error, 'replica', ''))}:")
