@@ -18,7 +18,14 @@ from cloudless.agent.network.names import Names
 from cloudless.agent.network.nft import Nft, NftError
 from cloudless.agent.network.port import HostPort
 from cloudless.agent.traffic import connections, rules
-from cloudless.agent.traffic.port import Backend, Endpoint, Services, TrafficUnavailable, check_services
+from cloudless.agent.traffic.port import (
+    Backend,
+    Endpoint,
+    Services,
+    TrafficUnavailable,
+    check_services,
+    normal,
+)
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -31,16 +38,17 @@ class KernelTraffic:
         self.names = Names.of(node_key)
         self._nft = Nft()
         self._in_force: dict[Endpoint, tuple[Backend, ...]] | None = None
+        self._damaged = False
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="traffic")
         # Counting many connections takes long; a switch must not wait for it.
         self._counter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="connections")
 
     async def read(self) -> Services:
-        return await self._run(self._read)
+        return await self._run(self._inspect)
 
     async def switch(self, services: Services) -> None:
         check_services(services)
-        wanted = {endpoint: tuple(sorted(backends)) for endpoint, backends in services.items()}
+        wanted = normal(services)
         await self._run(lambda: self._switch(wanted))
 
     async def holder(self, endpoint: Endpoint) -> str | None:
@@ -70,6 +78,13 @@ class KernelTraffic:
 
     # What follows runs on the writer's thread.
 
+    def _inspect(self) -> dict[Endpoint, tuple[Backend, ...]]:
+        found = self._read()
+        if self._in_force is not None and found != self._in_force:
+            log.warning("somebody else changed the rules of published ports")
+            self._in_force, self._damaged = None, True
+        return found
+
     def _read(self) -> dict[Endpoint, tuple[Backend, ...]]:
         table = rules.table_of(self.names)
         if f"table ip {table}\n" not in self._nft.run("list tables ip"):
@@ -81,14 +96,14 @@ class KernelTraffic:
         self._in_force = None  # nobody knows, should the next lines fail
         if not wanted:
             self._nft.run(rules.no_table(self.names))
-        elif not before:
+        elif not before or self._damaged:
             self._nft.run(rules.whole_table(self.names, wanted))
         elif wanted != before:
             try:
                 self._nft.run(rules.change(self.names, before, wanted))
             except NftError:  # somebody else changed or emptied it; it is ours to restore
                 self._nft.run(rules.whole_table(self.names, wanted))
-        self._in_force = wanted
+        self._in_force, self._damaged = wanted, False
         self._forget_flows(before, wanted)
 
     def _forget_flows(self, before: Services, after: Services) -> None:

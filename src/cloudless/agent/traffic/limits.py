@@ -13,6 +13,8 @@ DRAIN_LOOK_S = 0.01
 #: Looks in a row without a connection before a replica counts as drained: one that began just
 #: before the switch may still be on its way.
 QUIET_LOOKS = 2
+#: How often what is in force is compared with what should be.
+INSPECTION_S = 60.0
 #: Wait between tries when the kernel refuses the rules.
 RETRY_BASE_S = 0.1
 RETRY_CAP_S = 10.0

@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from cloudless.agent.traffic.port import Backend, Endpoint, Services, TrafficUnavailable, check_services
+from cloudless.agent.traffic.port import (
+    Backend,
+    Endpoint,
+    Services,
+    TrafficUnavailable,
+    check_services,
+    normal,
+)
 
 
 @dataclass
@@ -39,7 +46,7 @@ class MemoryTraffic:
         if self.board.refuse:
             self.board.refuse -= 1
             raise TrafficUnavailable("the kernel refused the rules of published ports")
-        wanted = {endpoint: tuple(sorted(backends)) for endpoint, backends in services.items()}
+        wanted = normal(services)
         if wanted != self.board.services:
             self.board.services = wanted
             self.board.history.append(dict(wanted))

@@ -8,8 +8,9 @@ object and the process: traffic goes on while no agent runs.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal, Protocol
 
@@ -86,7 +87,7 @@ class Traffic(Protocol):
     """Leads new connections to backends; established ones go on where they are."""
 
     async def read(self) -> Services:
-        """What is in force now, in ascending order; read from the system, not from memory.
+        """What is in force now, as ``normal`` has it; read from the system, not from memory.
 
         Raises ``TrafficUnavailable``.
         """
@@ -114,6 +115,22 @@ class Traffic(Protocol):
     async def close(self) -> None:
         """Let go of threads; what is in force stays."""
         ...
+
+
+def normal(services: Services) -> dict[Endpoint, tuple[Backend, ...]]:
+    """The same services as ``Traffic.read`` gives them: in order, weights without a common divisor.
+
+    >>> heavy = (Backend("10.0.0.2", 80, weight=10), Backend("10.0.0.1", 80, weight=30))
+    >>> [one.weight for one in normal({Endpoint("127.0.0.1", 80): heavy})[Endpoint("127.0.0.1", 80)]]
+    [3, 1]
+    """
+    return {endpoint: tuple(sorted(_reduced(backends))) for endpoint, backends in sorted(services.items())}
+
+
+def _reduced(backends: tuple[Backend, ...]) -> Iterator[Backend]:
+    divisor = math.gcd(*(one.weight for one in backends))
+    for one in backends:
+        yield one if divisor == 1 else replace(one, weight=one.weight // divisor)
 
 
 def check_services(services: Services) -> None:

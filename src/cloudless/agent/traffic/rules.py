@@ -7,7 +7,6 @@ loopback are the network's own table: without replicas nobody needs them.
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -116,22 +115,19 @@ def _rule(endpoint: Endpoint, backends: tuple[Backend, ...]) -> str:
 def slots(backends: Iterable[Backend]) -> list[Backend]:
     """Whose turn it is, connection by connection: each as often as its weight says, spread evenly.
 
-    >>> a, b = Backend("10.0.0.1", 80, weight=30), Backend("10.0.0.2", 80, weight=10)
+    >>> a, b = Backend("10.0.0.1", 80, weight=3), Backend("10.0.0.2", 80, weight=1)
     >>> [one.address for one in slots([a, b])]
     ['10.0.0.1', '10.0.0.1', '10.0.0.2', '10.0.0.1']
     """
     given = sorted(backends)
-    divisor = math.gcd(*(one.weight for one in given))
     turns = [
-        ((turn + 0.5) / (one.weight // divisor), index)
-        for index, one in enumerate(given)
-        for turn in range(one.weight // divisor)
+        ((turn + 0.5) / one.weight, index) for index, one in enumerate(given) for turn in range(one.weight)
     ]
     return [given[index] for _, index in sorted(turns)]
 
 
 def parse(listing: str) -> dict[Endpoint, tuple[Backend, ...]]:
-    """What a listed table puts in force; weights come back with no common divisor.
+    """What a listed table puts in force.
 
     >>> found = parse("chain tcp_any_80 {\\n dnat ip to numgen inc mod 1 map { 0 : 10.0.0.1 . 80 }\\n }")
     >>> found == {Endpoint("0.0.0.0", 80): (Backend("10.0.0.1", 80),)}

@@ -11,8 +11,8 @@ import asyncio
 import logging
 
 from cloudless.agent.network.port import Network
-from cloudless.agent.traffic.limits import RETRY_BASE_S, RETRY_CAP_S
-from cloudless.agent.traffic.port import Backend, Endpoint, PortTaken, Services, Traffic
+from cloudless.agent.traffic.limits import INSPECTION_S, RETRY_BASE_S, RETRY_CAP_S
+from cloudless.agent.traffic.port import Backend, Endpoint, PortTaken, Services, Traffic, normal
 from cloudless.aio.backoff import Backoff
 from cloudless.aio.clock import Clock
 from cloudless.domain.errors import CloudlessError
@@ -62,11 +62,12 @@ class Switchboard:
         """Put the newest wish in force, for ever; what the kernel refuses is tried again."""
         backoff = Backoff(base_s=RETRY_BASE_S, cap_s=RETRY_CAP_S)
         while True:
-            await self._changed.wait()
+            change = await self._next_change()
             self._changed.clear()
             wish = self._wish
             try:
-                await self._traffic.switch(self._services())
+                if change or await self._traffic.read() != self._services():
+                    await self._traffic.switch(self._services())
             except CloudlessError as error:
                 log.warning("published ports are not as they should be", extra={"why": error.message})
                 await self._clock.sleep(backoff.next())
@@ -184,7 +185,16 @@ class Switchboard:
         for backends in self._members.values():
             for endpoint, backend in backends.items():
                 wanted.setdefault(endpoint, []).append(backend)
-        return {endpoint: tuple(sorted(backends)) for endpoint, backends in wanted.items()}
+        return normal({endpoint: tuple(backends) for endpoint, backends in wanted.items()})
+
+    async def _next_change(self) -> bool:
+        """Wait for a wish; False when it is time to look whether somebody else changed things."""
+        try:
+            async with asyncio.timeout(INSPECTION_S):
+                await self._changed.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def _next_switch(self) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()

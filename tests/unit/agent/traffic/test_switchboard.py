@@ -11,6 +11,7 @@ from tests.unit.agent.virtual import virtual, virtual_clock
 from tests.unit.agent.world import assignment
 
 from cloudless.agent.network.memory import MemoryHost, MemoryNetwork
+from cloudless.agent.traffic.limits import INSPECTION_S
 from cloudless.agent.traffic.memory import MemoryBoard, MemoryTraffic
 from cloudless.agent.traffic.port import Backend, Endpoint, PortTaken
 from cloudless.agent.traffic.switchboard import Switchboard
@@ -126,6 +127,18 @@ async def test_what_was_in_force_goes_on_until_somebody_says_otherwise() -> None
         assert await made.settled(1)
         assert board.services == {WEB: (living["r1"],)}
         assert made.has_served("r2")
+
+
+@virtual
+async def test_what_somebody_else_removed_comes_back() -> None:
+    board = MemoryBoard()
+    async with switchboard(board) as made:
+        await entered(made, "r1", "10.0.0.1")
+        assert await made.settled(1)
+        before = dict(board.services)
+        board.services = {}
+        await asyncio.sleep(INSPECTION_S + 1)
+        assert board.services == before
 
 
 @virtual
