@@ -232,7 +232,7 @@ async def test_a_namespace_that_is_gone(prober: Prober) -> None:
 
 
 def test_health_messages_are_protobuf() -> None:
-    from grpclib.health.v1 import health_pb2
+    from grpc_health.v1 import health_pb2
 
     for name in ("", "web", "x" * 200):
         wire = Question(name).SerializeToString()
