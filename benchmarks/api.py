@@ -1,8 +1,10 @@
 """Latency of the coordinator's API: create, get, list of 200, update, on a durable store.
 
-A whole coordinator (embedded store, fsync before each answer) and its client run in this
-one process over loopback TCP, with a linked node that accepts everything; so a figure
-holds the client's own work as well. Get and list are measured twice: with protobuf's
+A whole coordinator (embedded store, fsync before each answer), with a linked node that
+accepts everything, runs in a child process; the client calls it over loopback TCP, one
+call after the other, so a figure holds the client's own work as well. ``--in-process``
+puts both on one event loop, where the client also waits for the plan of its last call,
+which the coordinator makes after it has answered. Get and list are measured twice: with protobuf's
 compiled messages, as most gRPC clients have them, and with this project's own Python
 classes ("sdk"). The floor is one transaction of the store. Prints p50 and p95 in
 milliseconds.
@@ -15,11 +17,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from importlib.resources import files
 from pathlib import Path
 
@@ -29,7 +32,7 @@ from cloudless import api
 from cloudless.aio.clock import SystemClock
 from cloudless.aio.ids import random_id
 from cloudless.coordinator.config import CoordinatorConfig
-from cloudless.coordinator.main import coordinator
+from cloudless.coordinator.main import Serving, coordinator
 from cloudless.domain.node import NodeFacts
 from cloudless.domain.resources import ResourceList
 from cloudless.store.port import Put
@@ -42,6 +45,8 @@ from cloudless.wire.link import facts_to_wire
 #: What each figure must reach, as p50 and p95 in milliseconds.
 TARGETS = {"create": (3.0, 6.0), "get": (0.8, None), "list of 200": (4.0, None)}
 LISTED = 200
+#: After the creates, the coordinator gets this long to finish planning, in seconds.
+SETTLE_S = 1.0
 
 
 class Node(api.AgentServiceBase):
@@ -91,22 +96,58 @@ def report(name: str, found: list[float]) -> None:
         reached = p50 <= best and (worst is None or p95 <= worst)
         bound = f"p50 <= {best}" + (f", p95 <= {worst}" if worst else "")
         line += f"   {'reached' if reached else 'MISSED'} ({bound})"
-    print(line)
+    print(line, flush=True)
 
 
-async def bench(data_dir: Path, calls: int) -> None:
-    """Run the whole benchmark."""
+@contextlib.asynccontextmanager
+async def cluster(data_dir: Path) -> AsyncIterator[Serving]:
+    """A coordinator that is ready to place replicas."""
     config = CoordinatorConfig(data_dir=data_dir, api_address="127.0.0.1:0", http_address="127.0.0.1:0")
-    async with contextlib.AsyncExitStack() as stack:
-        serving = await stack.enter_async_context(coordinator(config, SystemClock(), new_id=random_id))
-        node = await stack.enter_async_context(GuardedServer([Node()], name="node"))
+    async with (
+        coordinator(config, SystemClock(), new_id=random_id) as serving,
+        GuardedServer([Node()], name="node") as node,
+    ):
         await serving.coordinator.seat.wait_leading()
         for kind in ("control", "bulk"):
             hello = {"node_id": "bench", "node_name": "bench", "kind": kind, "session": "bench"}
             await dial_link("127.0.0.1", serving.api_port, hello, node)
         while not serving.ready():  # noqa: ASYNC110 - once, at the start
             await asyncio.sleep(0.01)
-        channel = connect(f"127.0.0.1:{serving.api_port}")
+        store = serving.coordinator.health.store
+        report("store txn", await measure(lambda n: store.txn([], [Put(f"/bench/{n}", bytes(1000))]), LISTED))
+        yield serving
+
+
+async def serve(data_dir: Path) -> None:
+    """The child: says its port, and goes when its input ends."""
+    async with cluster(data_dir) as serving:
+        print(f"port {serving.api_port}", flush=True)
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+
+
+async def in_process(data_dir: Path, calls: int) -> None:
+    """Coordinator and client on one loop."""
+    async with cluster(data_dir) as serving:
+        await bench(serving.api_port, calls)
+
+
+def in_two_processes(data_dir: Path, calls: int, loop: str) -> None:
+    """The coordinator in a child process."""
+    command = [sys.executable, __file__, "--serve", "--data-dir", str(data_dir), "--loop", loop]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        for line in child.stdout:
+            if line.startswith("port "):
+                run(bench(int(line.split()[1]), calls), loop)
+                break
+            print(line, end="")
+        child.communicate()
+
+
+async def bench(port: int, calls: int) -> None:
+    """The client: every kind of call in turn."""
+    async with contextlib.AsyncExitStack() as stack:
+        channel = connect(f"127.0.0.1:{port}")
         stack.callback(channel.close)
         stub = api.CoordinatorServiceStub(channel)
 
@@ -129,31 +170,30 @@ async def bench(data_dir: Path, calls: int) -> None:
         async def sdk_list(number: int) -> object:
             return await stub.list_workloads(api.ListWorkloadsRequest(page_size=LISTED))
 
-        async def floor(number: int) -> object:
-            return await serving.coordinator.health.store.txn([], [Put(f"/bench/{number}", bytes(1000))])
+        async def scale(number: int) -> object:
+            return await stub.scale_workload(
+                api.ScaleWorkloadRequest(name=f"w-{number % calls:05d}", replicas=0)
+            )
 
-        async def update(number: int) -> object:
-            request = api.ScaleWorkloadRequest(name=f"w-{number % calls:05d}", replicas=0)
-            return await stub.scale_workload(request)
-
-        report("store txn", await measure(floor, calls))
         report("create", await measure(create, calls))
-        await settle(serving.coordinator.control)
+        await asyncio.sleep(SETTLE_S)
         await measure(get, calls)
         report("get", await measure(get, 2 * calls))
         await measure(listed, 2)
         report("list of 200", await measure(listed, 50))
         report("get, sdk", await measure(sdk_get, calls))
         report("list, sdk", await measure(sdk_list, 20))
-        report("scale", await measure(update, calls))
+        report("scale", await measure(scale, calls))
 
 
-async def settle(control: object) -> None:
-    """Wait until the control loop has nothing to do."""
-    quiet = 0
-    while quiet < 5:  # noqa: ASYNC110
-        await asyncio.sleep(0.02)
-        quiet = quiet + 1 if control.depth == 0 else 0  # type: ignore[attr-defined]
+def run(work: Coroutine[object, object, None], loop: str) -> None:
+    """Run ``work`` on the chosen event loop."""
+    if loop == "uvloop":
+        import uvloop
+
+        uvloop.run(work)
+    else:
+        asyncio.run(work)
 
 
 def main() -> None:
@@ -161,19 +201,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="latency of the coordinator's API")
     parser.add_argument("--calls", type=int, default=LISTED, help="calls of each kind (at least 200)")
     parser.add_argument(
-        "--data-dir", type=Path, help="where the store is kept; a new temporary folder by default"
+        "--data-dir", type=Path, help="a new folder for the store; a temporary one by default"
     )
     parser.add_argument("--loop", choices=("uvloop", "asyncio"), default="uvloop")
+    parser.add_argument("--in-process", action="store_true", help="coordinator and client on one loop")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    calls = max(arguments.calls, LISTED)
     with contextlib.ExitStack() as stack:
-        folder = arguments.data_dir or Path(stack.enter_context(tempfile.TemporaryDirectory(dir=os.getcwd())))
-        work = bench(folder, max(arguments.calls, LISTED))
-        if arguments.loop == "uvloop":
-            import uvloop
-
-            uvloop.run(work)
+        folder = arguments.data_dir or Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix=".bench-", dir=Path.cwd()))
+        )
+        if arguments.serve:
+            run(serve(folder), arguments.loop)
+        elif arguments.in_process:
+            run(in_process(folder, calls), arguments.loop)
         else:
-            asyncio.run(work)
+            in_two_processes(folder, calls, arguments.loop)
 
 
 if __name__ == "__main__":

@@ -185,11 +185,12 @@ class WatchCache:
         self.facts.settle(changes)
         if remember:
             self.history.add(changes)
-        for subscriber in tuple(self._subscribers):
-            subscriber(changes)
+        # Those who wait go first: an answer to a user is not to wait for a plan.
         if self._waiters:
             revision = self.revision
             for wanted, arrived in self._waiters:
                 if wanted <= revision and not arrived.done():
                     arrived.set_result(None)
             self._waiters = [entry for entry in self._waiters if not entry[1].done()]
+        for subscriber in tuple(self._subscribers):
+            subscriber(changes)
