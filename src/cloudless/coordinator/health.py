@@ -8,6 +8,7 @@ work can be done: a node is ready, and this coordinator leads or follows.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import Counter
 from dataclasses import dataclass
 
@@ -91,6 +92,7 @@ class Health:
             "loop": {"lag_s": round(self.lag_s, 4), "waiting": self.loop.depth, **self.livez().body},
             "nodes": dict(nodes),
             "workloads": len(self.cache.cluster.workloads),
+            "process": {"tasks": dict(sorted(task_owners().items())), "threads": threading.active_count()},
         }
         return Page(ok, body)
 
@@ -108,3 +110,15 @@ class Health:
         self.metrics.cache_revision.set(self.cache.revision)
         self.metrics.cache_repairs.set(self.cache.repairs)
         return self.metrics.text()
+
+
+def task_owners() -> Counter[str]:
+    """How many tasks run on this loop, by who started them; a number that only grows is a leak.
+
+    Children of a supervisor count for it, all others for the function that they run.
+    """
+    found: Counter[str] = Counter()
+    for task in asyncio.all_tasks():
+        owner, slash, _ = task.get_name().partition("/")
+        found[owner if slash else getattr(task.get_coro(), "__qualname__", "unknown")] += 1
+    return found

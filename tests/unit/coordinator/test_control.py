@@ -244,6 +244,8 @@ async def test_health_pages(bare: World) -> None:
     await bare.join("n1")
     assert health.readyz().ok
     body = (await health.health()).body
+    assert body["process"]["tasks"]["coordinator"] > 1
+    assert body["process"]["threads"] >= 1
     assert (body["status"], body["nodes"], body["leadership"]["leading"]) == ("ok", {"ready": 1}, True)
     health.draining = True
     assert not health.readyz().ok
