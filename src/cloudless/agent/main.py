@@ -154,6 +154,7 @@ async def assembled(
                 port = 0
                 if listen:
                     port = await local.listen(*split_address(config.agent_address))
+                    local.health.set(True)
                     session.start(supervisor)
                 yield Agent(me, parts.node, parts.reports, over_link, session, supervisor, port)
     finally:
