@@ -27,6 +27,10 @@ class Model(BaseModel):
         """A copy with some fields changed; the values are trusted (already of the right types)."""
         return self.model_copy(update=changes)
 
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """Itself: nothing of it changes. Validation would copy every default that is a model."""
+        return self
+
 
 class Choice(enum.StrEnum):
     """An enum whose members are read in any of the usual spellings (``Always``, ``on_failure``)."""
