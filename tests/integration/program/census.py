@@ -1,0 +1,36 @@
+"""Counts what one node left on the machine; after ``cloudless reset`` that is nothing."""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+
+from tests.integration.program.served import processes
+
+from cloudless.agent.network.names import Names
+
+
+def leftovers(data_dir: pathlib.Path, node_id: str) -> list[str]:
+    """One line for each thing that is still there of the node that served from ``data_dir``."""
+    names = Names.of(str(data_dir / "agent"))
+    marks = (str(data_dir), names.mark)
+    found = [
+        f"process {pid}: {' '.join(words)}" for pid, words in processes() if str(data_dir) in " ".join(words)
+    ]
+    mounts = pathlib.Path("/proc/self/mountinfo").read_text().splitlines()
+    found += [f"mount {line}" for line in mounts if any(mark in line for mark in marks)]
+    interfaces = [path.name for path in pathlib.Path("/sys/class/net").iterdir()]
+    found += [f"interface {name}" for name in interfaces if names.mark in name]
+    tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
+    found += [f"nft {line}" for line in tables.splitlines() if names.mark in line]
+    for folder in (pathlib.Path("/run"), pathlib.Path("/sys/fs/cgroup"), pathlib.Path("/var/run/netns")):
+        for pattern in (
+            f"cloudless/{names.mark}*",
+            f"*{names.mark}*",
+            f"*/cloudless/{node_id}",
+            f"cloudless/{node_id}",
+        ):
+            found += [f"path {path}" for path in folder.glob(pattern)]
+    if data_dir.exists():
+        found.append(f"path {data_dir}")
+    return found
