@@ -192,7 +192,7 @@ class ClientCall(ClientStream[Sent, Got]):
         """The domain error for what a call ran into; errors of the caller's code stay."""
         where = self._channel.address
         stream = self._stream if self._send_request_done else None
-        trailers = stream.trailers if stream is not None else None
+        trailers = _final_headers(stream) if stream is not None else None
         if isinstance(error, CloudlessError):
             return error
         if isinstance(error, StreamTerminatedError | ConnectionGone) and trailers is not None:
@@ -215,3 +215,10 @@ class ClientCall(ClientStream[Sent, Got]):
         if isinstance(error, CallProtocolError):
             return InternalError(str(error))
         return error
+
+
+def _final_headers(stream: Any) -> Any:
+    """The headers that carry the call's status: trailers, or the only headers of a short answer."""
+    if stream.trailers is not None or stream.headers is None:
+        return stream.trailers
+    return stream.headers if "grpc-status" in dict(stream.headers) else None
