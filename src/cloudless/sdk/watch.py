@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -17,6 +18,7 @@ from cloudless.domain.errors import OutOfRange, Unavailable
 from cloudless.sdk.calling import Caller, retry_delay_s
 from cloudless.sdk.limits import MAX_PAGES, PAGE_SIZE
 from cloudless.sdk.objects import Listed, enum_name
+from cloudless.sdk.pages import list_page
 from cloudless.sdk.workload import Workload
 
 
@@ -157,8 +159,8 @@ async def list_workloads(
     found: Listed[Workload] = Listed()
     request = api.ListWorkloadsRequest(namespace=namespace, label_selector=selector, page_size=PAGE_SIZE)
     for _ in range(MAX_PAGES):
-        page = await caller.unary(stub.list_workloads, request)
-        found.extend(Workload.of(message) for message in page.workloads)
+        page = await caller.unary(partial(list_page, stub), request)
+        found.extend(map(Workload.of_bytes, page.workloads))
         found.resource_version = page.resource_version
         if not page.next_page_token:
             return found

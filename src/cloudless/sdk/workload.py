@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 from cloudless import api
 from cloudless.domain.errors import Invalid
 from cloudless.sdk.objects import Replica, enum_name
+from cloudless.transport.codec import DecodeError, decode
+from cloudless.transport.errors import InternalError
 
 if TYPE_CHECKING:
     from cloudless.domain.workload import WorkloadSpec
@@ -55,7 +57,7 @@ class Workload:
     ('web', 3)
     """
 
-    __slots__ = ("_spec", "message", "outcome", "plan")
+    __slots__ = ("_data", "_message", "_spec", "outcome", "plan")
 
     def __init__(
         self,
@@ -73,7 +75,8 @@ class Workload:
         self._spec: WorkloadSpec | None = spec if spec is not None else build_spec(dict(fields))
         from cloudless.wire.spec import spec_to_wire
 
-        self.message = api.Workload(
+        self._data = b""
+        self._message: api.Workload | None = api.Workload(
             name=name,
             namespace=namespace,
             labels=dict(labels or {}),
@@ -90,10 +93,29 @@ class Workload:
         """The view of an answer."""
         view = cls.__new__(cls)
         view._spec = None
-        view.message = message
+        view._data, view._message = b"", message
         view.outcome = outcome
         view.plan = []
         return view
+
+    @classmethod
+    def of_bytes(cls, data: bytes) -> Workload:
+        """The view of an encoded answer, which is decoded when something of it is read."""
+        view = cls.__new__(cls)
+        view._spec, view._data, view._message = None, data, None
+        view.outcome, view.plan = "", []
+        return view
+
+    @property
+    def message(self) -> api.Workload:
+        """The whole answer. Raises ``InternalError`` when it cannot be read."""
+        if self._message is None:
+            try:
+                self._message = decode(self._data, api.Workload, trusted=True)
+            except DecodeError as error:
+                raise InternalError(f"a workload in a list cannot be read: {error}") from None
+            self._data = b""
+        return self._message
 
     @property
     def spec(self) -> WorkloadSpec:
