@@ -18,8 +18,8 @@ class WorkloadPage(betterproto2.Message):
     """``api.ListWorkloadsResponse``, whose messages are bytes here; the same on the wire."""
 
     workloads: list[bytes] = betterproto2.field(1, betterproto2.TYPE_BYTES, repeated=True)  # noqa: RUF009
-    next_page_token: str = betterproto2.field(2, betterproto2.TYPE_STRING)  # noqa: RUF009
-    resource_version: str = betterproto2.field(3, betterproto2.TYPE_STRING)  # noqa: RUF009
+    next_page_token: str = betterproto2.field(2, betterproto2.TYPE_STRING)
+    resource_version: str = betterproto2.field(3, betterproto2.TYPE_STRING)
 
 
 async def list_page(
