@@ -10,7 +10,6 @@ within each round, prints one table, and leaves nothing behind. Needs root.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import json
 import os
@@ -19,8 +18,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "src")]
 
 import uvloop
 from sidebyside import (

@@ -13,9 +13,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import grpc.aio
-from sidebyside.container_figures import Sides
-from sidebyside.ours import wanted
-from sidebyside.results import FLOOR, OURS, SWARM, Target
 
 from cloudless import api
 from cloudless.aio.clock import SystemClock
@@ -23,6 +20,9 @@ from cloudless.aio.ids import random_id
 from cloudless.sdk.client import Client
 from cloudless.store.port import Put
 from cloudless.store.url import open_store
+from sidebyside.container_figures import Sides
+from sidebyside.ours import wanted
+from sidebyside.results import FLOOR, OURS, SWARM, Target
 
 WORKLOADS = 200
 CALLS = 100

@@ -9,14 +9,13 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from cloudless.containerd.client import ContainerdClient
+from cloudless.sdk.workload import Workload
 from sidebyside.floor import Floor
 from sidebyside.machine import Quiet
 from sidebyside.ours import Ours
 from sidebyside.results import FLOOR, OURS, SWARM, Results, Target
 from sidebyside.swarm import Swarm
-
-from cloudless.containerd.client import ContainerdClient
-from cloudless.sdk.workload import Workload
 
 EXECS = 10
 NO_BACKOFF = {"policy": "ALWAYS", "backoff": {"base": "0s"}}

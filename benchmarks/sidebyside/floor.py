@@ -17,8 +17,6 @@ import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from sidebyside import image
-
 from cloudless.aio.clock import SystemClock
 from cloudless.containerd import oci
 from cloudless.containerd.client import DEFAULT_NAMESPACE, ContainerdClient
@@ -27,6 +25,7 @@ from cloudless.containerd.errors import NotFound
 from cloudless.containerd.images import Image
 from cloudless.containerd.plan import ContainerPlan
 from cloudless.transport.codec import CompiledCodec
+from sidebyside import image
 
 NAMESPACE = "bench"
 #: Starts under way at the same time: the best for a client on two cores.
@@ -154,5 +153,9 @@ async def running(
                     await floor.end(record.id, signal.SIGKILL)
     finally:
         await daemon.stop()
-        for group in Path("/sys/fs/cgroup").glob(f"*/{NAMESPACE}-{os.getpid()}"):
-            group.rmdir()
+        _remove_groups()
+
+
+def _remove_groups() -> None:
+    for group in Path("/sys/fs/cgroup").glob(f"*/{NAMESPACE}-{os.getpid()}"):
+        group.rmdir()

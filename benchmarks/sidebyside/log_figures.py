@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 import grpc.aio
-from sidebyside.container_figures import Sides
-from sidebyside.results import OURS, Target
 
 from cloudless import api
+from sidebyside.container_figures import Sides
+from sidebyside.results import OURS, Target
 
 LINES = 20_000
 FOLLOWED = 50

@@ -14,11 +14,10 @@ import urllib.request
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-from sidebyside import image
-
 import cloudless
 from cloudless.sdk.client import Client
 from cloudless.sdk.workload import Workload
+from sidebyside import image
 
 PROGRAM = Path(sys.executable).with_name("cloudless")
 START_S = 30.0

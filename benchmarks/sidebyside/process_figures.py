@@ -8,13 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+from cloudless.containerd.client import DEFAULT_NAMESPACE
 from sidebyside import ours
 from sidebyside.container_figures import Sides
 from sidebyside.floor import open_client
 from sidebyside.machine import cpu_s, descendants, pss_mib, with_argument
 from sidebyside.results import FLOOR, OURS, SWARM, Target
-
-from cloudless.containerd.client import DEFAULT_NAMESPACE
 
 COMMANDS = 10
 IDLE_S = 20.0
