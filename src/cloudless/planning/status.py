@@ -104,9 +104,15 @@ def _replica(one: Standing, refusals: Refusals, census: Census) -> ReplicaView:
     )
 
 
+#: What a node says of a replica that it stops when there is nothing more to tell.
+STOPS = "stops"
+
+
 def _replica_message(one: Standing, refusals: Refusals) -> str:
     if one.phase is ReplicaPhase.STOPPING:
-        return one.record.because
+        seen = one.observation
+        told = seen.message if seen is not None and seen.phase is ReplicaPhase.STOPPING else ""
+        return "; ".join(part for part in (one.record.because, told) if part and part != STOPS)
     if one.settled or one.ready:
         return one.observation.message if one.observation else ""
     return explain(one, refusals)
