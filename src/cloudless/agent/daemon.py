@@ -59,7 +59,10 @@ async def choose(config: AgentConfig, clock: Clock, new_id: Callable[[], str]) -
     if config.containerd == "auto" and await _answers(SYSTEM_SOCKET, clock, new_id):
         return ContainerdChoice(SYSTEM_SOCKET, None, clock)
     if config.containerd not in ("auto", "private"):
-        return ContainerdChoice(Path(config.containerd), None, clock)
+        socket = Path(config.containerd)
+        if not await _answers(socket, clock, new_id):
+            log.warning("waiting for containerd, which does not answer", extra={"socket": str(socket)})
+        return ContainerdChoice(socket, None, clock)
     daemon = PrivateDaemon(config.data_dir.absolute() / "containerd", clock=clock)
     try:
         await daemon.start()

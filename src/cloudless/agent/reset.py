@@ -99,7 +99,11 @@ def _remove_folder(folder: Path) -> list[str]:
             f"{left[0]} is still mounted", hint="see who uses it with fuser -vm, then run reset again"
         )
     try:
-        shutil.rmtree(folder)
+        if folder.is_mount():  # the operator's own: emptied, and left to the operator
+            for path in folder.iterdir():
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        else:
+            shutil.rmtree(folder)
     except FileNotFoundError:
         return []
     except OSError as error:
