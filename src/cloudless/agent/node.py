@@ -81,6 +81,9 @@ class Node:
         self._version = first_version
         self._tools: Tools | None = None
         self._replicas: dict[str, Replica] = {}
+        #: Ended for good and told so, though still assigned: not to be ended again.
+        self._over: set[str] = set()
+        self._lives = 0
         self._settling = asyncio.Lock()
         self._again = asyncio.Event()
         self._must_list = True
@@ -149,6 +152,7 @@ class Node:
             living = self._replicas.get(replica_id)
             if living is not None:
                 living.orders.remove()
+        self._over.intersection_update(() if desired.whole else journal.assignments)
         if desired.whole:
             self._must_list = self._must_list or not self._told_whole
             self._told_whole = True
@@ -229,7 +233,7 @@ class Node:
                 return
             journal = self._journal
             plan = plan_node(
-                {key: value for key, value in journal.assignments.items() if key not in self._replicas},
+                self._unattended({fact.replica_id for fact in facts}),
                 [fact for fact in facts if fact.replica_id not in self._replicas],
                 doomed=journal.doomed.keys() - self._replicas.keys() - self._reports.removed.keys(),
                 whole=self._told_whole,
@@ -239,6 +243,15 @@ class Node:
             self._carry_out(plan)
             self._settled = not journal.damage or self._told_whole
             self._judge_whole()
+
+    def _unattended(self, found: set[str]) -> dict[str, Assignment]:
+        """Assignments that no replica here looks after, and that ask for something."""
+        return {
+            replica_id: assignment
+            for replica_id, assignment in self._journal.assignments.items()
+            if replica_id not in self._replicas
+            and (assignment.run or replica_id not in self._over or replica_id in found)
+        }
 
     def _judge_whole(self) -> None:
         """The reports are whole once every replica that was found has said where it is."""
@@ -279,6 +292,9 @@ class Node:
 
     def _begin(self, replica_id: str, found: ContainerFact | None, others: list[ContainerFact]) -> None:
         assert self._tools is not None
+        if f"replica {replica_id}" in self._supervisor:
+            self._again.set()  # its earlier task is just about to end; then it is looked at again
+            return
         removed = replica_id not in self._journal.assignments
         assignment = self._journal.assignments.get(replica_id) or self._journal.doomed.get(replica_id)
         progress = self._journal.progress.get(replica_id) or Progress(replica_id=replica_id)
@@ -294,16 +310,21 @@ class Node:
             adopted=found,
             others=frozenset(one.id for one in others),
         )
+        # An earlier life of the same replica may be in its last step: it has another number.
+        self._lives += 1
+        self._supervisor.start(f"replica {replica_id} life {self._lives}", self._live(replica))
         self._replicas[replica_id] = replica
-        self._supervisor.start(f"replica {replica_id}", self._live(replica))
 
     async def _live(self, replica: Replica) -> None:
         await replica.run()
         del self._replicas[replica.id]
+        assignment = self._journal.assignments.get(replica.id)
+        if assignment is not None and not assignment.run:
+            self._over.add(replica.id)
         self._reports.remove(replica.id)
         self._wake(replica.id)
         self._watchers.pop(replica.id, None)
-        if replica.id in self._journal.assignments and self._journal.assignments[replica.id].run:
+        if assignment is not None and assignment.run:
             await self._settle()
 
     def _wake(self, replica_id: str) -> None:
