@@ -3,7 +3,8 @@
 The files come from images and containers, so from strangers: they are read with
 limits (see ``rootfs``) and lines that make no sense are passed over. The rules are
 docker's: a name or a number, "user" or "user:group"; supplementary groups only when
-no group is given.
+no group is given. A number is never looked for among the names: an image that names an
+account "1000" must not decide whom ``run_as_user: 1000`` means.
 """
 
 from __future__ import annotations
@@ -55,14 +56,9 @@ def resolve_user(user: str, passwd: bytes, group: bytes) -> User:
 
 def _find_account(wanted: str, passwd: bytes) -> _Account:
     number = _number(wanted)
-    by_number: _Account | None = None
     for account in _accounts(passwd):
-        if account.name == wanted:
+        if account.uid == number if number is not None else account.name == wanted:
             return account
-        if number is not None and account.uid == number and by_number is None:
-            by_number = account
-    if by_number is not None:
-        return by_number
     if number is None:
         raise InvalidRequest(f"user {wanted!r} is not in the image's /etc/passwd")
     return _Account("", _checked(number, "user"), 0, "/root" if number == 0 else "/")
@@ -70,12 +66,12 @@ def _find_account(wanted: str, passwd: bytes) -> _Account:
 
 def _find_gid(wanted: str, group: bytes) -> int:
     number = _number(wanted)
+    if number is not None:
+        return _checked(number, "group")
     for entry in _groups(group):
         if entry.name == wanted:
             return entry.gid
-    if number is None:
-        raise InvalidRequest(f"group {wanted!r} is not in the image's /etc/group")
-    return _checked(number, "group")
+    raise InvalidRequest(f"group {wanted!r} is not in the image's /etc/group")
 
 
 def _accounts(passwd: bytes) -> Iterator[_Account]:

@@ -11,7 +11,7 @@ from cloudless.containerd.users import resolve_user
 
 PASSWD = b"""root:x:0:0:root:/root:/bin/sh
 web:x:1001:1002:web:/home/web:/bin/sh
-1500:x:77:78:a number for a name:/n:/bin/sh
+1500:x:0:0:a number for a name:/n:/bin/sh
 odd
 negative:x:-5:0::/:
 huge:x:99999999999:0::/:
@@ -19,6 +19,7 @@ huge:x:99999999999:0::/:
 GROUP = b"""root:x:0:root
 web:x:1002:web
 log:x:1005:web,root
+1600:x:0:
 broken:x:no:web
 """
 
@@ -30,7 +31,8 @@ broken:x:no:web
         ("root", User(0, 0, (1005,), "/root")),
         ("web", User(1001, 1002, (1005,), "/home/web")),
         ("1001", User(1001, 1002, (1005,), "/home/web")),
-        ("1500", User(77, 78, (), "/n")),
+        ("1500", User(1500, 0, (), "/")),  # a number is never a name: run_as_user must mean itself
+        ("web:1600", User(1001, 1600, (), "/home/web")),
         ("4242", User(4242, 0, (), "/")),
         ("web:0", User(1001, 0, (), "/home/web")),
         ("web:log", User(1001, 1005, (), "/home/web")),
