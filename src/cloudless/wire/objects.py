@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
+from typing import Any
 
 from cloudless import api
 from cloudless.domain.cluster import Cluster
@@ -19,16 +21,21 @@ from cloudless.wire.mirror import to_wire
 from cloudless.wire.spec import resource_list_to_wire, spec_to_wire
 
 
-def workload_to_wire(record: WorkloadRecord, view: WorkloadView) -> api.Workload:
-    """A workload with its status as seen now."""
+def workload_to_wire(
+    record: WorkloadRecord, view: WorkloadView, replica: Callable[[ReplicaView], Any] | None = None
+) -> api.Workload:
+    """A workload with its status as seen now.
+
+    ``replica`` stands in for ``replica_to_wire`` and may return what was encoded before.
+    """
     return api.Workload(
         id=record.id,
         namespace=record.namespace,
         name=record.name,
         labels=dict(record.labels),
         annotations=dict(record.annotations),
-        spec=spec_to_wire(record.spec),
-        status=status_to_wire(view),
+        spec=spec_to_wire(record.spec.shown),
+        status=status_to_wire(view, replica or replica_to_wire),
         generation=record.generation,
         resource_version=str(record.resource_version),
         created_at=record.created_at,
@@ -37,7 +44,7 @@ def workload_to_wire(record: WorkloadRecord, view: WorkloadView) -> api.Workload
     )
 
 
-def status_to_wire(view: WorkloadView) -> api.WorkloadStatus:
+def status_to_wire(view: WorkloadView, replica: Callable[[ReplicaView], Any]) -> api.WorkloadStatus:
     """Counts, replicas and conclusions; without a stored status nothing is observed yet."""
     stored = view.status or StatusRecord(workload_id="", observed_generation=0)
     return api.WorkloadStatus(
@@ -50,7 +57,7 @@ def status_to_wire(view: WorkloadView) -> api.WorkloadStatus:
         revision=stored.revision,
         conditions=[_condition(condition) for condition in stored.conditions],
         rollout=None if stored.rollout is None else _rollout(stored.rollout),
-        replicas=[replica_to_wire(replica) for replica in view.replicas],
+        replicas=[replica(one) for one in view.replicas],
         message=view.message,
     )
 
@@ -110,7 +117,7 @@ def revision_to_wire(revision: Revision) -> api.Revision:
     """One version of a workload's template."""
     return api.Revision(
         number=revision.number,
-        spec=spec_to_wire(revision.spec),
+        spec=spec_to_wire(revision.spec.shown),
         image_digest=revision.image_digest,
         created_at=revision.created_at,
         author=revision.author,

@@ -175,4 +175,4 @@ async def test_the_encoded_cache_is_bounded(bare: World, monkeypatch: pytest.Mon
     answer = await bare.call("list_workloads", api.ListWorkloadsRequest())
     assert len(answer.workloads) == 12
     assert 0 < views._bytes <= 3000
-    assert views._bytes == sum(len(kept.data) for kept in views._kept.values())
+    assert views._bytes == sum(kept.size_bytes for kept in views._kept.values())

@@ -8,25 +8,53 @@ from __future__ import annotations
 
 import datetime
 from collections import OrderedDict
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+from cloudless import api
 from cloudless.aio.clock import Clock
 from cloudless.coordinator.limits import ENCODED_CACHE_BYTES
 from cloudless.coordinator.state.cache import WatchCache
 from cloudless.coordinator.state.snapshots import Snapshot
 from cloudless.domain.cluster import Cluster
-from cloudless.planning.status import view_workload
-from cloudless.transport.codec import encode
-from cloudless.wire.objects import workload_to_wire
+from cloudless.planning.status import ReplicaView, view_workload
+from cloudless.transport.codec import Encoded, encode
+from cloudless.wire.objects import replica_to_wire, workload_to_wire
 
 #: Number of ``api.Workload.resource_version``.
 _VERSION_FIELD = 9
+
+
+class _Replicas:
+    """The encoded replicas of one workload: of many, one or two change at a time."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[ReplicaView, Encoded]] = {}
+        self._used: dict[str, tuple[ReplicaView, Encoded]] = {}
+
+    def encoded(self, view: ReplicaView) -> Encoded:
+        """The ``api.ReplicaStatus`` of a replica."""
+        kept = self._kept.get(view.record.id)
+        if kept is None or kept[0] != view:
+            kept = view, Encoded(encode(replica_to_wire(view)), api.ReplicaStatus)
+        self._used[view.record.id] = kept
+        return kept[1]
+
+    def forget_others(self) -> None:
+        """Drop those that were not asked for since the last time."""
+        self._kept, self._used = self._used, {}
 
 
 class _Kept(NamedTuple):
     touched: int
     valid_until: datetime.datetime | None
     data: bytes
+    replicas: _Replicas
+
+    @property
+    def size_bytes(self) -> int:
+        """Its share of the limit; the replicas' bytes are in ``data`` and once more by themselves."""
+        return 2 * len(self.data)
 
 
 class WorkloadViews:
@@ -47,8 +75,10 @@ class WorkloadViews:
         if kept is not None and kept.touched == touched and not _expired(kept, now):
             self._kept.move_to_end(workload_id)
             return kept.data
-        data, valid_until = self._encode(self._cache.cluster, workload_id, now)
-        self._keep(workload_id, _Kept(touched, valid_until, data))
+        replicas = kept.replicas if kept is not None else _Replicas()
+        data, valid_until = self._encode(self._cache.cluster, workload_id, now, replicas.encoded)
+        replicas.forget_others()
+        self._keep(workload_id, _Kept(touched, valid_until, data, replicas))
         return data
 
     def encoded_in(self, snapshot: Snapshot, workload_id: str) -> bytes:
@@ -66,19 +96,23 @@ class WorkloadViews:
         return encode(message)
 
     def _encode(
-        self, cluster: Cluster, workload_id: str, now: datetime.datetime
+        self,
+        cluster: Cluster,
+        workload_id: str,
+        now: datetime.datetime,
+        replica: Callable[[ReplicaView], Any] = replica_to_wire,
     ) -> tuple[bytes, datetime.datetime | None]:
         self.encodings += 1
         view = view_workload(cluster, workload_id, now)
-        return encode(workload_to_wire(cluster.workloads[workload_id], view)), view.valid_until
+        return encode(workload_to_wire(cluster.workloads[workload_id], view, replica)), view.valid_until
 
     def _keep(self, workload_id: str, kept: _Kept) -> None:
         old = self._kept.pop(workload_id, None)
         self._kept[workload_id] = kept
-        self._bytes += len(kept.data) - (len(old.data) if old is not None else 0)
+        self._bytes += kept.size_bytes - (old.size_bytes if old is not None else 0)
         while self._bytes > ENCODED_CACHE_BYTES:
             _, dropped = self._kept.popitem(last=False)
-            self._bytes -= len(dropped.data)
+            self._bytes -= dropped.size_bytes
 
 
 def with_version(workload: bytes, version: int) -> bytes:
