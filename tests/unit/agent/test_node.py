@@ -364,6 +364,41 @@ async def test_the_gone_are_told_until_acknowledged_and_then_forgotten(world: Wo
 
 
 @virtual
+async def test_orders_in_the_very_moment_of_an_end_are_obeyed(world: World) -> None:
+    await world.start(assignment())
+    await world.until_running()
+    await world.tell(assignment(run=False))
+    while world.seen() is not None:
+        await world.agent.node.change_of("r1")
+    # Nothing ran between the last step of that replica and this.
+    await world.tell(assignment("r2"))
+    await world.until_running("r2")
+    await world.tell(assignment("r2", run=False))
+    await world.until_gone("r2")
+    world.assert_clean()
+    await world.kill()
+
+
+@virtual
+async def test_what_has_ended_for_good_is_not_ended_again(world: World) -> None:
+    await world.start(assignment())
+    await world.until_running()
+    stream = world.agent.reports.open()
+    await world.tell(assignment(run=False))
+    await world.until_gone()
+    report = await stream.next()
+    assert report is not None
+    stream.acknowledged(report.sequence)
+    await world.tell(assignment("r2"))
+    assert set(world.agent.node.replicas) == {"r2"}
+    # Somebody who was told nothing of its end asks for everything: it is said again.
+    await world.agent.node.apply(Desired(1, True, (assignment(run=False), assignment("r2"))))
+    await world.until_gone()
+    assert set(world.agent.reports.removed) == {"r1"}
+    await world.kill()
+
+
+@virtual
 async def test_many_start_no_more_than_eight_at_a_time(world: World) -> None:
     inside, most = 0, 0
 
