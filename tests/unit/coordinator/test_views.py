@@ -26,7 +26,6 @@ def replica(number: int, phase: ReplicaPhase, restarts: int = 0) -> ReplicaView:
         name="web",
         ordinal=number,
         revision=1,
-        spec=SPEC,
         created_at=NOW,
     )
     seen = Observation(
