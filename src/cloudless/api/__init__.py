@@ -1649,6 +1649,9 @@ class PullSecret(betterproto2.Message):
     username: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
     password: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    Write-only: answers hold "(not shown)" in its place, which sent back means the stored one.
+    """
 
 
 default_message_pool.register_message("cloudless.api", "PullSecret", PullSecret)

@@ -26,6 +26,8 @@ from cloudless.domain.ports import check_host_network_ports, check_ports
 from cloudless.domain.probes import Probe
 from cloudless.domain.quantity import Bytes, Duration
 from cloudless.domain.resources import Resources
+from cloudless.domain.secrets import PullSecret as PullSecret
+from cloudless.domain.secrets import hidden
 from cloudless.domain.security import SecurityContext
 
 #: Most replicas of one workload.
@@ -214,14 +216,6 @@ class ImagePullPolicy(Choice):
     NEVER = "NEVER"
 
 
-class PullSecret(Model):
-    """Credentials for one registry."""
-
-    server: Text = Field(min_length=1, max_length=256)
-    username: Text = Field(default="", max_length=256)
-    password: Text = Field(default="", max_length=4096, repr=False)
-
-
 class WorkloadSpec(Model):
     """How to run a set of identical containers ("replicas")."""
 
@@ -287,6 +281,11 @@ class WorkloadSpec(Model):
         tag = self.image.rpartition("/")[2].partition(":")[2]
         pinned = "@" in self.image or tag not in ("", "latest")
         return ImagePullPolicy.IF_NOT_PRESENT if pinned else ImagePullPolicy.ALWAYS
+
+    @property
+    def shown(self) -> WorkloadSpec:
+        """The same as answers show it: without passwords."""
+        return self.replaced(pull_secrets=hidden(self.pull_secrets)) if self.pull_secrets else self
 
     @property
     def template_hash(self) -> str:

@@ -27,6 +27,7 @@ async def update_workload(context: Context, request: api.UpdateWorkloadRequest) 
         new = spec if spec is not None else current.spec
         if masked_paths:
             new = fields.sized(masked_spec(current.spec, request.spec, masked_paths))
+        new = fields.with_passwords(new, current.spec)
         changed = current.replaced(
             spec=new,
             labels=labels if mask.names("labels") or (mask.empty and labels) else current.labels,

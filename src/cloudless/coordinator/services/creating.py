@@ -20,7 +20,7 @@ async def create_workload(context: Context, request: api.CreateWorkloadRequest) 
         id=context.new_id(),
         namespace=namespace,
         name=name,
-        spec=fields.spec_of(request.spec),
+        spec=fields.with_passwords(fields.spec_of(request.spec), None),
         labels=fields.labels_of(request.labels),
         annotations=fields.annotations_of(request.annotations),
         generation=1,

@@ -23,6 +23,7 @@ from cloudless.domain.errors import Invalid
 from cloudless.domain.model import violations_of
 from cloudless.domain.names import LabelKey, Labels, Text, check_name
 from cloudless.domain.quantity import Duration
+from cloudless.domain.secrets import restored
 from cloudless.domain.workload import MAX_REPLICAS, MAX_SPEC_BYTES, WorkloadSpec
 from cloudless.wire.spec import spec_from_wire
 
@@ -103,6 +104,14 @@ def spec_of(message: api.WorkloadSpec | None) -> WorkloadSpec:
     if message is None:
         raise Invalid.field("spec", "is required")
     return sized(spec_from_wire(message))
+
+
+def with_passwords(spec: WorkloadSpec, current: WorkloadSpec | None) -> WorkloadSpec:
+    """``spec`` with the stored passwords where it says that they shall stay; raises ``Invalid``."""
+    if not spec.pull_secrets:
+        return spec
+    stored = current.pull_secrets if current is not None else ()
+    return spec.replaced(pull_secrets=restored(spec.pull_secrets, stored))
 
 
 def sized(spec: WorkloadSpec) -> WorkloadSpec:
