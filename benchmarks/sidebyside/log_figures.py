@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-import grpc.aio
+import grpc.aio  # type: ignore[import-untyped]
 
 from cloudless import api
 from sidebyside.container_figures import Sides

@@ -7,6 +7,7 @@ import dataclasses
 import gzip
 import pathlib
 import shutil
+import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +17,7 @@ from tests.integration.containerd.conftest import Bench
 from tests.integration.containerd.imagebuild import Entry
 from tests.integration.containerd.registry import PASSWORD, USER, Registry, running_registry
 
+from cloudless.aio.clock import SystemClock
 from cloudless.containerd import errors
 from cloudless.containerd.client import ContainerdClient
 from cloudless.containerd.content import Ingest
@@ -254,3 +256,19 @@ async def test_unused_images_are_known(bench: Bench, tmp_path: pathlib.Path) -> 
     assert "example.com/idle:v1" in unused
     assert BUSYBOX_IMAGE not in unused
     await bench.client.images.delete("example.com/idle:v1")
+
+
+async def test_blobs_that_another_namespace_holds_are_imported_as_well(
+    containerd_client: ContainerdClient, tmp_path: pathlib.Path
+) -> None:
+    """containerd shares blobs between namespaces: such a write is complete before it begins."""
+    archive = imagebuild.docker_archive(tmp_path / "shared.tar", "localhost/shared:1", layers())
+    (first,) = await containerd_client.importer.import_archive(archive, spool_dir=tmp_path)
+    other = ContainerdClient(
+        containerd_client.socket, namespace="other", clock=SystemClock(), new_id=lambda: uuid.uuid4().hex
+    )
+    async with other:
+        (second,) = await other.importer.import_archive(archive, spool_dir=tmp_path)
+        assert second == first
+        await other.images.delete(second.name)
+    await containerd_client.images.delete(first.name)
