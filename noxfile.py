@@ -58,7 +58,7 @@ def docs(session: nox.Session) -> None:
     session.run("python", "tools/generate_api_docs.py", "--check")
     session.run("python", "tools/generate_error_docs.py", "--check")
     session.run("python", "tools/draw_diagrams.py", "--check")
-    session.run("pytest", "tests/docs", "-q", *session.posargs)
+    session.run("pytest", "tests/docs", "--doctest-modules", "-q", *session.posargs)
 
 
 @nox.session
