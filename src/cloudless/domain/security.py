@@ -16,6 +16,13 @@ CAPABILITIES = frozenset(
     SYS_CHROOT SYS_MODULE SYS_NICE SYS_PACCT SYS_PTRACE SYS_RAWIO SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG SYSLOG
     WAKE_ALARM""".split()
 )
+#: Capabilities that images expect of root in a container; adding one of them needs nobody's
+#: permission. Others reach the node (DAC_READ_SEARCH opens its files by handle) or neighbours
+#: (NET_RAW forges their packets).
+BASELINE_CAPABILITIES = frozenset(
+    """AUDIT_WRITE CHOWN DAC_OVERRIDE FOWNER FSETID KILL MKNOD NET_BIND_SERVICE SETFCAP SETGID SETPCAP SETUID
+    SYS_CHROOT""".split()
+)
 #: Sysctls that are private to a network or IPC namespace and so harm nobody else.
 SAFE_SYSCTL_PREFIXES = ("net.", "fs.mqueue.", "kernel.shm", "kernel.msg", "kernel.sem")
 #: User and group ids the kernel accepts.
@@ -84,6 +91,8 @@ class SecurityContext(Model):
                 )
             if name.startswith("net.") and self.host_network:
                 raise ValueError(f"sysctls: {name} would change the node, because of host_network")
+            if not name.startswith("net.") and self.host_ipc:
+                raise ValueError(f"sysctls: {name} would change the node, because of host_ipc")
         return self
 
     @property
@@ -92,8 +101,7 @@ class SecurityContext(Model):
         names = [
             name for name in ("privileged", "host_network", "host_pid", "host_ipc") if getattr(self, name)
         ]
-        risky = {"ALL", "SYS_ADMIN", "SYS_MODULE", "SYS_PTRACE", "SYS_RAWIO", "SYS_BOOT", "NET_ADMIN", "BPF"}
-        if risky.intersection(self.capabilities_add):
+        if not BASELINE_CAPABILITIES.issuperset(self.capabilities_add):
             names.append("capabilities_add")
         if self.seccomp_profile.type is SeccompType.UNCONFINED:
             names.append("seccomp_profile")

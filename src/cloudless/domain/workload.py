@@ -46,6 +46,8 @@ _COUNT = re.compile(r"\d{1,5}|(?:\d{1,2}|100)%", re.ASCII)
 _SIGNAL = re.compile(
     r"SIG(?:HUP|INT|QUIT|KILL|USR1|USR2|ALRM|TERM|WINCH|CONT|STOP|ABRT|PIPE|RTMIN(?:\+[0-9]{1,2})?)"
 )
+#: The kernel's own folders: a mount there would lay itself over what is hidden or read-only.
+_SYSTEM = re.compile(r"/(?:proc|sys)(?:/|$)")
 #: Template fields: a change of any other field makes no new revision.
 NOT_TEMPLATE = frozenset({"replicas", "rollout"})
 
@@ -203,7 +205,7 @@ class Volume(Model):
             raise ValueError(
                 f"needs exactly one of host_path, empty_dir, tmpfs ({', '.join(given) or 'none'} given)"
             )
-        if self.mount_path in ("/", "/proc", "/sys", "/dev"):
+        if self.mount_path in ("/", "/dev") or _SYSTEM.match(self.mount_path):
             raise ValueError(f"mount_path: {self.mount_path} belongs to the container's own system")
         return self
 

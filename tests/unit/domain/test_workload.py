@@ -141,6 +141,16 @@ def test_a_missing_image() -> None:
             "own system",
         ),
         (
+            {"volumes": [{"name": "a", "mount_path": "/proc/sys", "tmpfs": {}}]},
+            "spec.volumes[0].mount_path",
+            "belongs to the container's own system",
+        ),
+        (
+            {"volumes": [{"name": "a", "mount_path": "//sys//fs/cgroup/", "tmpfs": {}}]},
+            "spec.volumes[0].mount_path",
+            "belongs to the container's own system",
+        ),
+        (
             {"volumes": [{"name": "a", "mount_path": "/a", "host_path": {"path": "/a/../b"}}]},
             "spec.volumes[0].host_path.path",
             "'..'",
@@ -221,6 +231,11 @@ def test_a_missing_image() -> None:
             {"security_context": {"sysctls": {"kernel.panic": "1"}}},
             "spec.security_context.sysctls",
             "not private to a container",
+        ),
+        (
+            {"security_context": {"sysctls": {"kernel.shmmax": "1"}, "host_ipc": True}},
+            "spec.security_context.sysctls",
+            "because of host_ipc",
         ),
         (
             {"security_context": {"sysctls": {"net.core.somaxconn": "1"}, "host_network": True}},
