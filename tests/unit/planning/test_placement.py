@@ -216,6 +216,22 @@ def test_two_replicas_with_one_host_port_need_two_nodes() -> None:
     assert nodes_of(cluster) == ["", "n1", "n2"]
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "reason"),
+    [
+        ("host_port", "publish", "port 127.0.0.1:8080/tcp cannot be published: a replica's host_port has it"),
+        ("publish", "host_port", "host port 127.0.0.1:8080/tcp is taken"),
+    ],
+)
+def test_a_published_port_and_a_host_port_of_another_workload(first: str, second: str, reason: str) -> None:
+    def ports(kind: str) -> dict[str, Any]:
+        return {"ports": [{"container_port": 80, kind: 8080}]}
+
+    cluster, _ = place(cluster_of(node_record("n1")), name="first", **ports(first))
+    cluster, _ = place(cluster, **ports(second))
+    assert refusal(cluster) == f"n1: {reason}"
+
+
 def test_a_published_port_belongs_to_one_workload_and_all_its_replicas() -> None:
     published = {"ports": [{"container_port": 80, "publish": 8088}]}
     cluster, _ = place(cluster_of(node_record("n1")), 2, "first", **published)
