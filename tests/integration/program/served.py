@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -91,9 +92,8 @@ class Served:
         self.http_address = f"127.0.0.1:{http}"
         self.agent_address = f"127.0.0.1:{agent}"
         self.containerd = containerd
-        pool = f"10.{200 + agent % 50}.{agent // 50 % 16 * 16}.0/20"
         self.flags = [
-            *("--data-dir", str(data_dir), "--containerd", containerd, "--network-pool", pool),
+            *("--data-dir", str(data_dir), "--containerd", containerd),
             *("--api-address", self.address, "--http-address", self.http_address),
             *("--agent-address", self.agent_address, "--node-name", "node-1", "--log-format", "json"),
             *flags,
@@ -114,7 +114,7 @@ class Served:
     def until_ready(self) -> None:
         def is_ready() -> bool:
             assert self.process is None or self.process.poll() is None, self.log.read_text()[-4000:]
-            return self.http("/readyz")[0] == 200
+            return self.http("/readyz")[0] == 200 and listens(self.agent_address)
 
         until(is_ready, "the program is ready")
 
@@ -161,7 +161,8 @@ class Served:
 
     def replicas(self, name: str, **fits: Any) -> list[dict[str, Any]]:
         """The replicas of a workload as the API tells of them."""
-        items = self.cli("get", "replicas", name, "-o", "json").json["items"]
+        found = self.cli("get", "replicas", name, "-o", "json").json
+        items = found.get("items", [found])  # one is no list
         return [one for one in items if all(one[key] == value for key, value in fits.items())]
 
     def workload_id(self, name: str) -> str:
@@ -245,6 +246,12 @@ def processes() -> Iterable[tuple[int, list[str]]]:
             words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
             if words[0]:
                 yield int(folder.name), words
+
+
+def listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0
 
 
 def alive(pid: int) -> bool:
