@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
-from cloudless.agent.limits import CONCURRENT_PULLS
+from cloudless.agent.limits import CONCURRENT_PULLS, CONCURRENT_PULLS_OF_REGISTRY
 from cloudless.agent.runtime.errors import ImageNotFound
 from cloudless.agent.runtime.port import LocalImage, OnProgress, PullProgress, Runtime
 from cloudless.aio.supervise import Supervisor
@@ -40,6 +41,8 @@ class ImageKeeper:
         self._supervisor = supervisor
         self._pulls: dict[tuple[str, PullSecret | None], _Pull] = {}
         self._slots = asyncio.Semaphore(CONCURRENT_PULLS)
+        # A registry's own slots are there while somebody uses them.
+        self._of_registry: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._numbers = 0
 
     async def ensure(self, spec: WorkloadSpec, digest: str, on_progress: OnProgress) -> LocalImage:
@@ -84,13 +87,20 @@ class ImageKeeper:
                 listener(now)
 
         try:
-            async with self._slots:
+            async with self._slots_of(key[0]), self._slots:
                 pull.outcome.set_result(await self._runtime.pull(*key, progress))
         except CloudlessError as error:
             pull.outcome.set_exception(error)
             pull.outcome.exception()  # whoever waits gets it; perhaps nobody does any more
         finally:
             self._forget(key, pull)
+
+    def _slots_of(self, reference: str) -> asyncio.Semaphore:
+        registry = _parse(reference).registry
+        slots = self._of_registry.get(registry)
+        if slots is None:
+            slots = self._of_registry[registry] = asyncio.Semaphore(CONCURRENT_PULLS_OF_REGISTRY)
+        return slots
 
     def _forget(self, key: tuple[str, PullSecret | None], pull: _Pull) -> None:
         if self._pulls.get(key) is pull:

@@ -7,8 +7,10 @@ MIB = 1024 * 1024
 # Replicas.
 #: Starts under way at the same time: more would only make each of them slower.
 CONCURRENT_STARTS = 8
-#: Pulls under way at the same time.
-CONCURRENT_PULLS = 3
+#: Pulls under way at the same time: from one registry, so that one that hangs is alone in
+#: it, and from all of them.
+CONCURRENT_PULLS_OF_REGISTRY = 3
+CONCURRENT_PULLS = 12
 #: After SIGKILL, how long a container may take to be reported dead before it is deleted anyway.
 KILL_WAIT_S = 10.0
 #: Grace of a container that nobody knows the specification of.

@@ -71,6 +71,10 @@ RECONNECT_BASE_S = 0.05
 RECONNECT_CAP_S = 2.0
 
 # Progress of pulls.
+#: A download of which no byte comes for so long has failed.
+PULL_STALL_S = 60.0
+#: Before the first byte, and where the layers are here already and only unpacked.
+PULL_BEGIN_S = 120.0
 PULL_PROGRESS_INTERVAL_S = 0.2
 
 # The private daemon.

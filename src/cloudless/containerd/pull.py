@@ -1,7 +1,8 @@
 """Pulls images from registries, through containerd's CRI plugin.
 
 The plugin does the work: download, check of digests, unpacking. A cancelled pull is
-aborted and leaves nothing. There are no retries here: who asked decides.
+aborted and leaves nothing; so is one of which nothing arrives any more. There are no
+retries here: who asked decides.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from dataclasses import dataclass, field
 from cloudless.aio.clock import Clock
 from cloudless.api.runtime.v1 import AuthConfig, ImageServiceStub, ImageSpec, PullImageRequest
 from cloudless.containerd import causes, limits, references
-from cloudless.containerd.content import Content
-from cloudless.containerd.errors import PULL_RULES, ContainerdError
+from cloudless.containerd.content import Content, Ingest
+from cloudless.containerd.errors import PULL_RULES, ContainerdError, RegistryUnavailable
 from cloudless.containerd.images import Image, Images
 from cloudless.containerd.rpc import Connection
 
@@ -36,11 +37,13 @@ class Credentials:
 @dataclass(frozen=True)
 class PullProgress:
     """What is arriving now. ``total_bytes`` grows while sizes become known; layers that are
-    done leave the count. When several pulls run at once it tells of all of them together."""
+    done leave the count, after the last one they are unpacked. ``begun``: whether anything
+    has come. When several pulls run at once it tells of all of them together."""
 
     done_bytes: int
     total_bytes: int
     parts: int
+    begun: bool = True
 
 
 class Puller:
@@ -60,8 +63,12 @@ class Puller:
         credentials: Credentials | None = None,
         on_progress: Callable[[PullProgress], None] | None = None,
         timeout_s: float = limits.PULL_TIMEOUT_S,
+        stall_s: float = limits.PULL_STALL_S,
+        begin_s: float = limits.PULL_BEGIN_S,
     ) -> Image:
         """Fetch and unpack an image, and describe it; present parts are not fetched again.
+
+        It fails when nothing has come after ``begin_s``, or no more for ``stall_s``.
 
         Raises ``InvalidRequest`` (the reference), ``ImageNotFound``, ``RegistryUnauthorized``,
         ``RegistryUnavailable``, ``InvalidImage``, ``NoSpace``, ``Unavailable``, ``Failed``.
@@ -72,23 +79,25 @@ class Puller:
         )
         about = f"cannot pull {wanted.name}"
         try:
-            async with self._reporting(on_progress):
+            async with self._watched(on_progress, stall_s, begin_s):
                 await self._connection.call(
                     self._stub.pull_image, request, about=about, timeout_s=timeout_s, rules=PULL_RULES
                 )
         except ContainerdError as error:
             cause = causes.pull_cause(error.message.removeprefix(f"{about}: "))
             raise type(error)(f"{about}: {cause}") from error
+        except TimeoutError:
+            raise RegistryUnavailable(f"{about}: the registry has stopped sending") from None
         return await self._images.resolve(wanted.name)
 
     @asynccontextmanager
-    async def _reporting(self, report: Callable[[PullProgress], None] | None) -> AsyncIterator[None]:
-        if report is None:
-            yield
-            return
+    async def _watched(
+        self, report: Callable[[PullProgress], None] | None, stall_s: float, begin_s: float
+    ) -> AsyncIterator[None]:
+        """Report what arrives; raises ``TimeoutError`` when nothing does."""
         failure: ContainerdError | None = None
-        async with asyncio.TaskGroup() as group:
-            poll = group.create_task(self._poll(report), name="pull progress")
+        async with asyncio.timeout(begin_s) as deadline, asyncio.TaskGroup() as group:
+            poll = group.create_task(self._poll(report, deadline, stall_s), name="pull progress")
             try:
                 yield
             except ContainerdError as error:
@@ -98,19 +107,29 @@ class Puller:
         if failure is not None:
             raise failure
 
-    async def _poll(self, report: Callable[[PullProgress], None]) -> None:
+    async def _poll(
+        self, report: Callable[[PullProgress], None] | None, deadline: asyncio.Timeout, stall_s: float
+    ) -> None:
+        before: frozenset[Ingest] = frozenset()
         while True:
             try:
-                parts = [one for one in await self._content.ingests() if one.total_bytes > 0]
+                now = frozenset(one for one in await self._content.ingests() if one.total_bytes > 0)
             except ContainerdError:
-                parts = []  # the pull itself will tell
-            report(
-                PullProgress(
-                    done_bytes=sum(part.offset_bytes for part in parts),
-                    total_bytes=sum(part.total_bytes for part in parts),
-                    parts=len(parts),
+                now = before  # the pull itself will tell
+            if now != before and not deadline.expired():
+                # What is unpacked takes as long as it takes: the whole call has a deadline.
+                deadline.reschedule(asyncio.get_running_loop().time() + stall_s if now else None)
+            begun = bool(now) or deadline.when() is None
+            before = now
+            if report is not None:
+                report(
+                    PullProgress(
+                        done_bytes=sum(part.offset_bytes for part in now),
+                        total_bytes=sum(part.total_bytes for part in now),
+                        parts=len(now),
+                        begun=begun,
+                    )
                 )
-            )
             await self._clock.sleep(limits.PULL_PROGRESS_INTERVAL_S)
 
 

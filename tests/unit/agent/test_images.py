@@ -61,7 +61,7 @@ async def test_a_failed_pull_fails_for_all_and_is_forgotten() -> None:
 
 
 @virtual
-async def test_at_most_three_pulls_run_at_the_same_time() -> None:
+async def test_at_most_three_pulls_of_a_registry_run_at_the_same_time() -> None:
     there = machine()
     names = [f"docker.io/library/app{number}:1" for number in range(6)]
     for name in names:
@@ -70,6 +70,21 @@ async def test_at_most_three_pulls_run_at_the_same_time() -> None:
         keeper = ImageKeeper(MemoryRuntime(there), tasks)
         await asyncio.gather(*(keeper.pull(name, None, ignore) for name in names))
     assert there.clock.monotonic() == pytest.approx(20.0, abs=0.1)
+
+
+@virtual
+async def test_a_registry_that_hangs_holds_up_no_other() -> None:
+    there = machine()
+    stuck = [f"stuck.example/app{number}:1" for number in range(4)]
+    for name in stuck:
+        there.add_image(name, pull_s=10_000.0)
+    async with Supervisor("test") as tasks:
+        keeper = ImageKeeper(MemoryRuntime(there), tasks)
+        for name in stuck:
+            tasks.start(name, keeper.pull(name, None, ignore))
+        await asyncio.sleep(1)
+        await keeper.pull(IMAGE, None, ignore)
+        assert there.clock.monotonic() == pytest.approx(11.0, abs=0.1)
 
 
 @virtual

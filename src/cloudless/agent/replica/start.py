@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cloudless.agent.limits import PROGRESS_INTERVAL_S
+from cloudless.agent.limits import MIB, PROGRESS_INTERVAL_S
 from cloudless.agent.network import files as name_files
 from cloudless.agent.network.port import Attachment, HostPort
 from cloudless.agent.replica import process, volumes
@@ -23,7 +23,6 @@ from cloudless.agent.replica.permission import refusals
 from cloudless.agent.replica.tools import Tools
 from cloudless.agent.runtime.errors import DiskFull, NotEnforced, StartFailed
 from cloudless.agent.runtime.port import ContainerMount, ContainerWish, LocalImage, PullProgress
-from cloudless.domain.quantity import format_bytes
 from cloudless.domain.replica import Assignment
 from cloudless.domain.security import SeccompType
 
@@ -189,8 +188,9 @@ def _teller(
             return
         told_at = now
         done, total = progress.offset_bytes, progress.total_bytes
-        share = f" ({done * 100 // total} % of {format_bytes(total)})" if total else ""
-        verb = "unpacking" if progress.stage == "unpacking" else "pulling"
+        size = f"{total / MIB:.0f} MiB" if total >= MIB else f"{total} bytes"
+        share = f" ({done * 100 // total} % of {size})" if total else ""
+        verb = "pulling" if progress.stage == "downloading" else progress.stage
         say(f"{verb} {assignment.spec.image}{share}")
 
     return tell

@@ -167,7 +167,8 @@ class ContainerdRuntime:
 
         def arriving(now: Arriving) -> None:
             stage = PullProgress("downloading", now.done_bytes, now.total_bytes)
-            on_progress(stage if now.parts else PullProgress("unpacking"))
+            idle = PullProgress("unpacking" if now.begun else "resolving")
+            on_progress(stage if now.parts else idle)
 
         with translated():
             image = await self._client.puller.pull(reference, credentials=credentials, on_progress=arriving)

@@ -39,7 +39,7 @@ class LocalImage:
 class PullProgress:
     """How far a pull is; ``total_bytes`` grows while layers are discovered."""
 
-    stage: Literal["downloading", "unpacking"]
+    stage: Literal["resolving", "downloading", "unpacking"]
     offset_bytes: int = 0
     total_bytes: int = 0
 
