@@ -84,6 +84,8 @@ def check_absolute_path(value: str) -> str:
     return posixpath.normpath("/" + value.lstrip("/"))  # two slashes in front would stay
 
 
+#: Ids that this system makes; they become parts of paths, keys and names in the kernel.
+ObjectId = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 Name = Annotated[str, AfterValidator(check_name), StringConstraints(strict=True)]
 LabelKey = Annotated[str, AfterValidator(check_label_key), StringConstraints(strict=True)]
 LabelValue = Annotated[str, AfterValidator(check_label_value), StringConstraints(strict=True)]

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import datetime
 import enum
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
 
 from cloudless.domain.model import Model
+from cloudless.domain.names import Name, ObjectId
 from cloudless.domain.quantity import Duration
 from cloudless.domain.workload import WorkloadSpec
 
@@ -103,16 +107,19 @@ class Observation(Model):
 
 
 class Assignment(Model):
-    """What a node is told to do with one replica; kept in the node's journal."""
+    """What a node is told to do with one replica; kept in the node's journal.
 
-    replica_id: str
-    workload_id: str
-    namespace: str
-    name: str
-    ordinal: int
-    revision: int
+    Ids and names become folders, labels and host names of the node, so it checks them itself.
+    """
+
+    replica_id: ObjectId
+    workload_id: ObjectId
+    namespace: Name
+    name: Name
+    ordinal: Annotated[int, Field(ge=0)]
+    revision: Annotated[int, Field(ge=0)]
     spec: WorkloadSpec
     labels: dict[str, str] = {}
     run: bool = True
     grace: Duration | None = None
-    image_digest: str = ""
+    image_digest: Annotated[str, StringConstraints(pattern=r"^(sha256:[0-9a-f]{64})?$")] = ""

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import ValidationError
+
 from cloudless import api
 from cloudless.domain.errors import Invalid
 from cloudless.domain.event import Event, Severity
+from cloudless.domain.model import violations_of
 from cloudless.domain.node import NodeFacts
 from cloudless.domain.replica import Assignment, ExitStatus, Observation, ReplicaPhase
 from cloudless.wire.mirror import from_wire, to_wire
 from cloudless.wire.spec import spec_from_wire, spec_to_wire
+
+#: Characters of an id that is not one, in an error.
+MAX_SHOWN_ID = 80
 
 
 def assignment_to_wire(assignment: Assignment, spec: Any = None) -> api.Assignment:
@@ -34,19 +40,24 @@ def assignment_from_wire(message: api.Assignment) -> Assignment:
     """Read an assignment; raises ``Invalid`` when this version cannot understand it."""
     if message.spec is None or not message.replica_id:
         raise Invalid.field("assignment", "needs replica_id and spec")
-    return Assignment(
-        replica_id=message.replica_id,
-        workload_id=message.workload_id,
-        namespace=message.namespace,
-        name=message.name,
-        ordinal=message.ordinal,
-        revision=message.revision,
-        spec=spec_from_wire(message.spec, f"assignment {message.replica_id}"),
-        labels=dict(message.labels),
-        run=message.run,
-        grace=message.grace_period,
-        image_digest=message.image_digest,
-    )
+    path = f"assignment {message.replica_id[:MAX_SHOWN_ID]}"
+    spec = spec_from_wire(message.spec, path)
+    try:
+        return Assignment(
+            replica_id=message.replica_id,
+            workload_id=message.workload_id,
+            namespace=message.namespace,
+            name=message.name,
+            ordinal=message.ordinal,
+            revision=message.revision,
+            spec=spec,
+            labels=dict(message.labels),
+            run=message.run,
+            grace=message.grace_period,
+            image_digest=message.image_digest,
+        )
+    except ValidationError as error:
+        raise Invalid(violations=violations_of(error, path)) from None
 
 
 def exit_status_to_wire(status: ExitStatus) -> api.ExitStatus:
