@@ -93,6 +93,12 @@ class AgentConfig(Model):
         return self.data_dir.absolute() / "agent"
 
     @property
+    def private_folders(self) -> tuple[Path, ...]:
+        """What no workload may mount: state, sockets and keys to the node."""
+        own = (self.data_dir.absolute(), Path("/run/cloudless"), Path("/run/containerd"))
+        return (*own, Path(self.containerd).parent) if self.containerd.startswith("/") else own
+
+    @property
     def seccomp_folder(self) -> Path:
         """Where profiles of type LOCALHOST are looked for."""
         return self.seccomp_dir if self.seccomp_dir is not None else self.folder / "seccomp"

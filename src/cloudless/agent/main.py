@@ -263,6 +263,7 @@ class Parts:
             report=self.node.report,
             switchboard=self.switchboard,
             node_name=around.config.node_name,
+            private=around.config.private_folders,
         )
 
 

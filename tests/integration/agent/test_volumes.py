@@ -44,6 +44,23 @@ def test_what_is_bound_survives_its_removal(folder: pathlib.Path, tmp_path: path
     assert (precious / "file").read_text() == "keep"
 
 
+@pytest.mark.parametrize("asked", ["", "data", "data/agent", "alias"])
+def test_the_nodes_own_folders_are_never_given(
+    folder: pathlib.Path, tmp_path: pathlib.Path, asked: str
+) -> None:
+    """Neither they, nor what is in them, nor what they are in; an allowed link changes nothing."""
+    allowed = tmp_path / "srv"
+    (allowed / "data" / "agent").mkdir(parents=True)
+    (allowed / "fine").mkdir()
+    (tmp_path / "alias").symlink_to(allowed / "data")
+    path = str(tmp_path / "alias" if asked == "alias" else allowed / asked).rstrip("/")
+    prefixes = (str(allowed), str(tmp_path / "alias"))
+    with pytest.raises(NotEnforced, match="the node's own"):
+        volumes.prepare(folder, volume(host_path={"path": path}), prefixes, (allowed / "data",))
+    assert not mounts.mounted_below(folder)
+    volumes.prepare(folder, volume(host_path={"path": f"{allowed}/fine"}), prefixes, (allowed / "data",))
+
+
 def test_nothing_is_deleted_while_something_stays_mounted(
     folder: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

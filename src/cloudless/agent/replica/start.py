@@ -152,7 +152,7 @@ def _prepare(
             raise DiskFull(f"no space for the files of a replica: {error.strerror}") from error
         raise StartFailed(f"cannot write the files of a replica: {error}") from error
     seccomp = _seccomp(assignment, tools.seccomp_folder)
-    mounts = volumes.prepare(folder, spec.volumes, tools.capabilities().host_paths)
+    mounts = volumes.prepare(folder, spec.volumes, tools.capabilities().host_paths, tools.private)
     taken = {mount.destination for mount in mounts}
     for path in (names.resolv_conf, names.hosts, names.hostname):
         destination = f"/etc/{path.name}"

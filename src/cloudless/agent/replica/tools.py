@@ -84,3 +84,5 @@ class Tools:
     report: Report
     switchboard: Switchboard
     node_name: str
+    #: Folders of the node that no workload may mount, whatever the operator allows.
+    private: tuple[Path, ...] = ()

@@ -26,15 +26,18 @@ OWN, BOUND = "volumes", "bound"
 _STEP = os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-def prepare(folder: Path, volumes: tuple[Volume, ...], allowed: tuple[str, ...]) -> list[ContainerMount]:
+def prepare(
+    folder: Path, volumes: tuple[Volume, ...], allowed: tuple[str, ...], private: tuple[Path, ...] = ()
+) -> list[ContainerMount]:
     """Make what the volumes need below the replica's ``folder``; again gives the same.
 
+    ``private`` folders are the node's own: no workload gets one, whatever is allowed.
     Raises ``NotEnforced`` for a path that may not be mounted, ``StartFailed``, ``DiskFull``.
     """
     made: list[ContainerMount] = []
     for volume in volumes:
         try:
-            made.append(_prepare_one(folder, volume, allowed))
+            made.append(_prepare_one(folder, volume, allowed, private))
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise DiskFull(f"volume {volume.name}: {error.strerror}") from error
@@ -80,12 +83,14 @@ def open_folder(path: str, prefix: str) -> int:
     return handle
 
 
-def _prepare_one(folder: Path, volume: Volume, allowed: tuple[str, ...]) -> ContainerMount:
+def _prepare_one(
+    folder: Path, volume: Volume, allowed: tuple[str, ...], private: tuple[Path, ...]
+) -> ContainerMount:
     if volume.tmpfs is not None:
         size_bytes = volume.tmpfs.size_bytes or DEFAULT_TMPFS_BYTES
         return ContainerMount(volume.mount_path, None, volume.read_only, size_bytes)
     if volume.host_path is not None:
-        place = _bind(folder / BOUND / volume.name, volume, volume.host_path.path, allowed)
+        place = _bind(folder / BOUND / volume.name, volume, volume.host_path.path, allowed, private)
         return ContainerMount(volume.mount_path, str(place), volume.read_only)
     assert volume.empty_dir is not None
     path = folder / OWN / volume.name
@@ -98,7 +103,9 @@ def _prepare_one(folder: Path, volume: Volume, allowed: tuple[str, ...]) -> Cont
     return ContainerMount(volume.mount_path, str(path), volume.read_only)
 
 
-def _bind(place: Path, volume: Volume, path: str, allowed: tuple[str, ...]) -> Path:
+def _bind(
+    place: Path, volume: Volume, path: str, allowed: tuple[str, ...], private: tuple[Path, ...]
+) -> Path:
     """Bind the node's folder as it is now to ``place``."""
     prefix = allowed_prefix(path, allowed)
     if prefix is None:
@@ -107,7 +114,17 @@ def _bind(place: Path, volume: Volume, path: str, allowed: tuple[str, ...]) -> P
     mounts.unmount_below(place)  # of an earlier container: the folder may be another one by now
     handle = open_folder(path, prefix)
     try:
+        _refuse_private(handle, volume, private)
         mounts.bind_folder(handle, place)
     finally:
         os.close(handle)
     return place
+
+
+def _refuse_private(handle: int, volume: Volume, private: tuple[Path, ...]) -> None:
+    """Raise ``NotEnforced`` when the open folder lies in a private one, or holds one."""
+    found = Path(os.readlink(f"/proc/self/fd/{handle}"))
+    for own in private:
+        real = own.resolve()
+        if found.is_relative_to(real) or real.is_relative_to(found):
+            raise NotEnforced(f"volume {volume.name}: {own} is the node's own, and no workload's")
