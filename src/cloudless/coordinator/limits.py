@@ -28,9 +28,10 @@ CACHE_WAIT_S: Final = 5.0
 ENCODED_CACHE_BYTES: Final = 16 * 1024 * 1024
 
 # Idempotency keys.
-#: How long the answer to a request_id is kept, and how many answers at most.
+#: How long the answer to a request_id is kept, how many answers at most, and their bytes.
 REQUEST_LIFETIME: Final = datetime.timedelta(hours=24)
-MAX_REQUEST_RECORDS: Final = 20_000
+MAX_REQUEST_RECORDS: Final = 5000
+MAX_REQUEST_BYTES: Final = 16 * 1024 * 1024
 
 # Watches.
 #: Changes that a watch can be resumed from; an older version is OUT_OF_RANGE.
@@ -71,6 +72,8 @@ MAX_EVENTS: Final = 5000
 EVENT_LIFETIME: Final = datetime.timedelta(days=7)
 #: Old records are looked for this often, in seconds.
 RETENTION_INTERVAL_S: Final = 600.0
+#: And after so many writes: each may have left an answer.
+RETENTION_REVISIONS: Final = 2500
 #: Revisions of the store that a compaction leaves readable.
 KEPT_STORE_REVISIONS: Final = 10_000
 

@@ -221,6 +221,21 @@ async def test_too_many_answers_lose_the_oldest(bare: World, monkeypatch: pytest
     await sweeper.sweep()
     left = [kv.key.rpartition("/")[2] for kv in (await bare.store.range(keys.REQUESTS)).items]
     assert left == ["key-3", "key-4", "key-5"]
+    monkeypatch.setattr(retention, "MAX_REQUEST_BYTES", 700)
+    await sweeper.sweep()
+    assert len((await bare.store.range(keys.REQUESTS)).items) == 2
+
+
+async def test_many_writes_are_swept_up_at_once(bare: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "MAX_REQUEST_RECORDS", 3)
+    monkeypatch.setattr(retention, "RETENTION_REVISIONS", 20)
+    for number in range(40):
+        await bare.create(f"w{number}", 0, request_id=f"key-{number:02}")
+    await bare.settle()
+    await bare.pass_time(1)
+    left = [kv.key.rpartition("/")[2] for kv in (await bare.store.range(keys.REQUESTS)).items]
+    assert len(left) < 20, "not only every ten minutes"
+    assert left[-3:] == ["key-37", "key-38", "key-39"]
 
 
 async def test_metrics_say_what_there_is(world: World) -> None:

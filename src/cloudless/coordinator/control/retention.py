@@ -15,10 +15,12 @@ from cloudless.coordinator.limits import (
     EVENT_LIFETIME,
     KEPT_STORE_REVISIONS,
     MAX_EVENTS,
+    MAX_REQUEST_BYTES,
     MAX_REQUEST_RECORDS,
     MAX_TXN_OPS,
     REQUEST_LIFETIME,
     RETENTION_INTERVAL_S,
+    RETENTION_REVISIONS,
 )
 from cloudless.coordinator.state import keys
 from cloudless.coordinator.state.cache import WatchCache
@@ -26,6 +28,7 @@ from cloudless.coordinator.state.changes import Changes
 from cloudless.coordinator.state.records import RequestRecord
 from cloudless.coordinator.state.typed import TypedStore, domain_errors
 from cloudless.domain.errors import CloudlessError
+from cloudless.store.port import KeyValue
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +50,7 @@ class Retention:
         self._clock = clock
         self._compacts = compacts
         self._compacted = 0
+        self._swept_at = 0
         self._wanted = asyncio.Event()
 
     async def run(self) -> None:
@@ -67,6 +71,7 @@ class Retention:
 
     async def sweep(self) -> int:
         """Delete what is old, once; the number of records that went."""
+        self._swept_at = self._cache.revision
         deleted = await self._delete(await self._old_events())
         deleted += await self._delete(await self._old_requests())
         await self._compact()
@@ -75,7 +80,8 @@ class Retention:
         return deleted
 
     def _notice(self, changes: Changes) -> None:
-        if changes.events and self._cache.facts.event_count > MAX_EVENTS * _SLACK:
+        many_events = bool(changes.events) and self._cache.facts.event_count > MAX_EVENTS * _SLACK
+        if many_events or changes.revision - self._swept_at > RETENTION_REVISIONS:
             self._wanted.set()
 
     async def _old_events(self) -> list[str]:
@@ -97,25 +103,26 @@ class Retention:
             after = page.items[-1].key
 
     async def _old_requests(self) -> list[str]:
-        """Keys of answers past their lifetime, and the oldest of too many."""
-        limit = self._clock.now() - REQUEST_LIFETIME
-        found: list[tuple[int, str]] = []
-        old: list[str] = []
+        """Keys of answers past their lifetime, and the oldest of too many or too large ones."""
+        found: list[KeyValue] = []
         after: str | None = None
         while True:
             page = await self._typed.range(keys.REQUESTS, start_after=after, limit=_CHUNK)
-            for kv in page.items:
-                record, revision = self._typed.read(RequestRecord, kv)
-                if record.at < limit:
-                    old.append(kv.key)
-                else:
-                    found.append((revision, kv.key))
+            found += page.items
             if not page.more:
                 break
             after = page.items[-1].key
             await asyncio.sleep(0)  # many records: let others run
-        surplus = max(len(found) - MAX_REQUEST_RECORDS, 0)
-        return old + [key for _, key in sorted(found)[:surplus]]
+        found.sort(key=lambda kv: kv.mod_revision)
+        size_bytes = sum(len(kv.value) for kv in found)
+        limit = self._clock.now() - REQUEST_LIFETIME
+        for number, kv in enumerate(found):
+            too_many = len(found) - number > MAX_REQUEST_RECORDS or size_bytes > MAX_REQUEST_BYTES
+            # Written in the order of time: only the first that is kept has to be read.
+            if not too_many and self._typed.read(RequestRecord, kv)[0].at >= limit:
+                return [old.key for old in found[:number]]
+            size_bytes -= len(kv.value)
+        return [old.key for old in found]
 
     async def _delete(self, old: list[str]) -> int:
         for start in range(0, len(old), MAX_TXN_OPS):
