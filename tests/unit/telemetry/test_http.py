@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 
 import pytest
 
+from cloudless.telemetry import http
 from cloudless.telemetry.http import Page, Pages, serve_pages
 
 
@@ -54,10 +53,96 @@ async def test_a_taken_port_is_an_error() -> None:
                 pass
 
 
-def test_aiohttp_is_not_imported_before_it_is_needed() -> None:
-    code = (
-        "import sys, cloudless.telemetry.http, cloudless.coordinator.main; sys.exit('aiohttp' in sys.modules)"
-    )
-    assert (
-        subprocess.run([sys.executable, "-c", code], check=False, env={"PYTHONPATH": "src"}).returncode == 0
-    )
+async def test_a_connection_carries_many_requests() -> None:
+    async with serve_pages("127.0.0.1", 0, PAGES) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(3):
+            writer.write(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert b"connection: keep-alive" in head
+            assert json.loads(await reader.readline()) == {}
+        writer.write(b"GET /livez HTTP/1.0\r\n\r\n")
+        assert b"connection: close" in await reader.read()
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("nonsense\r\n\r\n", 400),
+        ("GET /livez HTTP/3\r\n\r\n", 400),
+        ("GET /livez HTTP/1.1\r\nno colon\r\n\r\n", 400),
+        ("GET /livez HTTP/1.1\r\n: empty\r\n\r\n", 400),
+        ("GET /livez HTTP/1.1\r\n folded: 1\r\n\r\n", 400),
+        (f"GET /livez HTTP/1.1\r\nlong: {'x' * 9000}\r\n\r\n", 431),
+        ("POST /livez HTTP/1.1\r\ncontent-length: 5\r\n\r\nhello", 405),
+        ("GET /livez HTTP/1.1\r\ncontent-length: 5\r\n\r\nhello", 200),
+        ("\xff\xfe\r\n\r\n", 400),
+    ],
+)
+async def test_what_is_no_request_is_refused_and_ends_the_connection(text: str, status: int) -> None:
+    async with serve_pages("127.0.0.1", 0, PAGES) as port:
+        assert (await request(port, text))[0] == status
+        assert (await request(port, get("/livez")))[0] == 200
+
+
+async def test_a_page_that_fails_is_an_answer_and_a_log_line(caplog: pytest.LogCaptureFixture) -> None:
+    def broken() -> Page:
+        raise RuntimeError("planted")
+
+    pages = Pages(health, broken, broken, lambda: b"")
+    async with serve_pages("127.0.0.1", 0, pages) as port:
+        assert (await request(port, get("/livez")))[0] == 500
+        assert (await request(port, get("/health")))[0] == 200
+    assert "planted" in caplog.text
+
+
+async def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "MAX_CONNECTIONS", 1)
+    async with serve_pages("127.0.0.1", 0, PAGES) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /livez HTTP/1.1\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        other, closing = await asyncio.open_connection("127.0.0.1", port)
+        assert await other.read() == b""
+        closing.close()
+        writer.close()
+
+
+async def test_silent_connections_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "IDLE_S", 0.01)
+    async with serve_pages("127.0.0.1", 0, PAGES) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /livez")
+        assert await reader.read() == b""
+        writer.close()
+
+
+async def test_open_connections_do_not_hold_up_the_end() -> None:
+    async with serve_pages("127.0.0.1", 0, PAGES) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /livez HTTP/1.1\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+    assert await reader.read() == b"{}\n"
+    writer.close()
+
+
+async def test_an_answer_under_way_goes_out_when_the_port_closes() -> None:
+    asked, go = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> Page:
+        asked.set()
+        await go.wait()
+        return Page(True, {"slow": True})
+
+    pages = Pages(slow, lambda: Page(True, {}), lambda: Page(True, {}), lambda: b"")
+    async with asyncio.TaskGroup() as group:
+        async with serve_pages("127.0.0.1", 0, pages) as port:
+            answer = group.create_task(request(port, get("/health")))
+            await asked.wait()
+            group.create_task(_set(go))
+        assert (await answer)[0] == 200
+
+
+async def _set(event: asyncio.Event) -> None:
+    event.set()
