@@ -22,9 +22,9 @@ MAX_LEASE_TTL_S: Final = 24 * 3600
 
 # The local stores (memory, embedded).
 #: Revisions kept for watches and pinned reads before automatic compaction.
-HISTORY_REVISIONS: Final = 10_000
+HISTORY_REVISIONS: Final = 5_000
 #: Bytes of superseded values kept for the same purpose.
-HISTORY_BYTES: Final = 16 * 1024 * 1024
+HISTORY_BYTES: Final = 8 * 1024 * 1024
 #: Automatic compaction drops this many revisions at a time, so that no step is long.
 COMPACTION_STEP_REVISIONS: Final = 200
 #: Live keys and values; beyond it only deletes are accepted (``NoSpace``).
