@@ -9,6 +9,7 @@ the coordinator (docs/performance.md).
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -56,7 +57,7 @@ async def serve_pages(host: str, port: int, pages: Pages) -> AsyncIterator[int]:
 
     Raises ``OSError`` when the address cannot be used.
     """
-    connections = _Connections(pages)
+    connections = _Connections(pages, is_loopback(host))
     server = await asyncio.start_server(connections.serve, host, port, limit=MAX_HEAD_BYTES)
     try:
         yield server.sockets[0].getsockname()[1]
@@ -69,6 +70,7 @@ async def serve_pages(host: str, port: int, pages: Pages) -> AsyncIterator[int]:
 class _Request:
     method: str
     path: str
+    host: str
     #: Whether the connection can carry another request after this one.
     keep: bool
 
@@ -84,8 +86,9 @@ class _Refused(Exception):
 class _Connections:
     """Every connection is a task of the listening server; ``end`` waits for all of them."""
 
-    def __init__(self, pages: Pages) -> None:
+    def __init__(self, pages: Pages, loopback: bool) -> None:
         self._pages = pages
+        self._loopback = loopback
         self._open: dict[asyncio.Task[Any], asyncio.StreamWriter] = {}
         #: Connections that are between two requests: nobody loses anything when they end.
         self._idle: set[asyncio.Task[Any]] = set()
@@ -145,6 +148,9 @@ class _Connections:
     async def _answer(self, request: _Request) -> tuple[HTTPStatus, str, bytes]:
         from cloudless.telemetry.metrics import CONTENT_TYPE
 
+        if self._loopback and not is_loopback(request.host):
+            # A page of the web whose name was pointed at this machine: its browser would read us.
+            return _json(HTTPStatus.MISDIRECTED_REQUEST, {"error": "ask for it as localhost"})
         if request.method not in ("GET", "HEAD"):
             return _json(HTTPStatus.METHOD_NOT_ALLOWED, {"error": "only GET and HEAD"})
         try:
@@ -167,7 +173,7 @@ def parse(head: bytes) -> _Request:
     """What a request asks for; raises ``_Refused`` for what is no HTTP/1 request.
 
     >>> parse(b"GET /livez?x=1 HTTP/1.1\\r\\nConnection: close\\r\\n\\r\\n")
-    _Request(method='GET', path='/livez', keep=False)
+    _Request(method='GET', path='/livez', host='', keep=False)
     """
     lines = head.decode("latin-1").split("\r\n")
     words = lines[0].split(" ")
@@ -183,7 +189,23 @@ def parse(head: bytes) -> _Request:
     has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
     asked = {word.strip() for word in headers.get("connection", "").split(",")}
     keep = "close" not in asked and (words[2] == "HTTP/1.1" or "keep-alive" in asked)
-    return _Request(words[0], words[1].partition("?")[0], keep and not has_body)
+    return _Request(words[0], words[1].partition("?")[0], headers.get("host", ""), keep and not has_body)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host``, with or without a port, means this machine to everybody; or is not given.
+
+    >>> [is_loopback(host) for host in ("localhost:8081", "127.0.0.1", "[::1]:80", "evil.test:80", "10.0.0.1")]
+    [True, True, True, False, False]
+    """
+    name = host[1:].partition("]")[0] if host.startswith("[") else host
+    name = name.rpartition(":")[0] if name.count(":") == 1 else name
+    if name in ("", "localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def _encoded(status: HTTPStatus, kind: str, body: bytes, *, keep: bool, with_body: bool) -> bytes:

@@ -22,7 +22,7 @@ async def request(port: int, text: str) -> tuple[int, bytes]:
 
 
 def get(path: str, method: str = "GET") -> str:
-    return f"{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+    return f"{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
 
 
 async def health() -> Page:
@@ -46,6 +46,21 @@ async def test_pages() -> None:
         await asyncio.open_connection("127.0.0.1", port)
 
 
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        ("evil.test", 421),
+        ("evil.test:80", 421),
+        ("192.0.2.1", 421),
+        ("127.0.0.1:8081", 200),
+        ("[::1]:1", 200),
+    ],
+)
+async def test_a_name_that_somebody_points_here_gets_nothing(name: str, status: int) -> None:
+    async with serve_pages("127.0.0.1", 0, PAGES) as port:
+        assert (await request(port, get("/health").replace("localhost", name)))[0] == status
+
+
 async def test_a_taken_port_is_an_error() -> None:
     async with serve_pages("127.0.0.1", 0, PAGES) as port:
         with pytest.raises(OSError, match="in use"):
@@ -57,7 +72,7 @@ async def test_a_connection_carries_many_requests() -> None:
     async with serve_pages("127.0.0.1", 0, PAGES) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for _ in range(3):
-            writer.write(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+            writer.write(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n")
             head = await reader.readuntil(b"\r\n\r\n")
             assert b"connection: keep-alive" in head
             assert json.loads(await reader.readline()) == {}
