@@ -195,7 +195,7 @@ def parse(head: bytes) -> _Request:
 def is_loopback(host: str) -> bool:
     """Whether ``host``, with or without a port, means this machine to everybody; or is not given.
 
-    >>> [is_loopback(host) for host in ("localhost:8081", "127.0.0.1", "[::1]:80", "evil.test:80", "10.0.0.1")]
+    >>> [is_loopback(host) for host in ("localhost:8081", "127.0.0.1", "[::1]:80", "evil.test", "10.0.0.1")]
     [True, True, True, False, False]
     """
     name = host[1:].partition("]")[0] if host.startswith("[") else host
