@@ -19,6 +19,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+# grpc would write about every process that is started after it was imported.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
 import uvloop
 from sidebyside import (
     api_figures,
@@ -39,9 +42,11 @@ NAMES = ("api", "one", "ten", "fifty", "heal", "exec", "update", "cold", "comman
 ONCE = frozenset({"idle"})
 
 
-async def bench(rounds: int, only: Sequence[str], with_swarm: bool, patience_s: float) -> Results:
-    """Run all rounds; results as far as they got are printed when one fails."""
-    results, quiet = Results(), machine.Quiet(patience_s)
+async def bench(
+    results: Results, rounds: int, only: Sequence[str], with_swarm: bool, patience_s: float
+) -> None:
+    """Run all rounds; ``results`` has what was measured even when one fails."""
+    quiet = machine.Quiet(patience_s)
     # Not below the working directory: the paths of sockets must be short.
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
@@ -66,7 +71,6 @@ async def bench(rounds: int, only: Sequence[str], with_swarm: bool, patience_s: 
             results.note(f"the machine was not quiet before {quiet.gave_up} of {quiet.waited} sections")
         if peer is None:
             results.note("Docker Swarm was not measured: there is no dockerd here")
-    return results
 
 
 async def measure(
@@ -109,12 +113,14 @@ def main() -> int:
         parser.error("needs root: it starts containers")
     told = machine.description()
     print(f"{told}\n", flush=True)
-    results = uvloop.run(bench(given.rounds, only, not given.no_swarm, given.patience))
-    print(results.table())
-    if given.json is not None:
-        given.json.write_text(
-            json.dumps({"machine": told, "rounds": given.rounds} | results.data(), indent=1)
-        )
+    results = Results()
+    try:
+        uvloop.run(bench(results, given.rounds, only, not given.no_swarm, given.patience))
+    finally:
+        print(results.table())
+        if given.json is not None:
+            data = {"machine": told, "rounds": given.rounds} | results.data()
+            given.json.write_text(json.dumps(data, indent=1))
     return 0
 
 

@@ -8,7 +8,7 @@ import grpc.aio  # type: ignore[import-untyped]
 
 from cloudless import api
 from sidebyside.container_figures import Sides
-from sidebyside.results import OURS, Target
+from sidebyside.results import OURS
 
 LINES = 20_000
 FOLLOWED = 50
@@ -24,7 +24,7 @@ async def measure(sides: Sides) -> None:
 
 
 async def _read_all(sides: Sides) -> None:
-    figure = sides.results.figure("logs to the client", "lines/s", Target(500_000), rising=True)
+    figure = sides.results.figure("logs to the client", "lines/s", rising=True)
     entries = sides.results.figure("logs by the SDK, line by line", "lines/s", rising=True)
     shell = f'{WRITE}; trap "exit 0" TERM; sleep 100000 & wait'
     workload, _ = await sides.ours.up(1, command=("sh", "-c", shell))
@@ -52,7 +52,7 @@ async def _read_all(sides: Sides) -> None:
 
 async def _follow(sides: Sides) -> None:
     """From the logger's time stamp to the line in the client's hands."""
-    figure = sides.results.figure("followed line: written -> at the client", "ms", Target(1))
+    figure = sides.results.figure("followed line: written -> at the client", "ms")
     workload, _ = await sides.ours.up(1, command=("sh", "-c", TALK))
     await sides.quiet()
     count = 0

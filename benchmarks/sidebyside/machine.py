@@ -56,14 +56,27 @@ class Quiet:
 
 
 def pss_mib(pids: Iterable[int]) -> float:
-    """Proportional set size of processes, in MiB; those that have ended count nothing."""
+    """Proportional set size of processes, in MiB; those that have ended count nothing.
+
+    Pages of a file count in parts when other processes map it too: of another containerd,
+    another Python. ``rss_mib`` counts them in full, once for each process.
+    """
+    return _memory_mib(pids, "Pss:")
+
+
+def rss_mib(pids: Iterable[int]) -> float:
+    """Resident set size of processes, in MiB."""
+    return _memory_mib(pids, "Rss:")
+
+
+def _memory_mib(pids: Iterable[int], kind: str) -> float:
     total_kib = 0
     for pid in pids:
         try:
             lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         except OSError:
             continue
-        total_kib += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+        total_kib += sum(int(line.split()[1]) for line in lines if line.startswith(kind))
     return total_kib / 1024
 
 

@@ -12,7 +12,7 @@ from cloudless.containerd.client import DEFAULT_NAMESPACE
 from sidebyside import ours
 from sidebyside.container_figures import Sides
 from sidebyside.floor import open_client
-from sidebyside.machine import cpu_s, descendants, pss_mib, with_argument
+from sidebyside.machine import cpu_s, descendants, pss_mib, rss_mib, with_argument
 from sidebyside.results import FLOOR, OURS, SWARM, Target
 
 COMMANDS = 10
@@ -88,6 +88,9 @@ async def _look(sides: Sides, serve: ours.Serve, daemon: list[int], state: str) 
     size = sides.results.figure(
         f"memory with containerd, {state}", "MiB PSS", Target(110), floor_is="the private containerd alone"
     )
+    alone = sides.results.figure(
+        f"the same, if nobody shared its pages, {state}", "MiB RSS", floor_is="the private containerd alone"
+    )
     pids = [serve.pid, *daemon]
     await asyncio.sleep(SETTLE_S)
     before = cpu_s(pids)
@@ -95,6 +98,8 @@ async def _look(sides: Sides, serve: ours.Serve, daemon: list[int], state: str) 
     busy.add(OURS, (cpu_s(pids) - before) / IDLE_S * 100)
     size.add(FLOOR, pss_mib(daemon))
     size.add(OURS, pss_mib(pids))
+    alone.add(FLOOR, rss_mib(daemon))
+    alone.add(OURS, rss_mib(pids))
 
 
 def _look_at_swarm(sides: Sides, state: str) -> None:
@@ -105,6 +110,7 @@ def _look_at_swarm(sides: Sides, state: str) -> None:
     time.sleep(IDLE_S)
     sides.results.figures[f"idle CPU, {state}"].add(SWARM, (cpu_s(pids) - before) / IDLE_S * 100)
     sides.results.figures[f"memory with containerd, {state}"].add(SWARM, pss_mib(pids))
+    sides.results.figures[f"the same, if nobody shared its pages, {state}"].add(SWARM, rss_mib(pids))
 
 
 def _is_logger(pid: int) -> bool:
