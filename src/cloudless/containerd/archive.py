@@ -8,7 +8,6 @@ has; the blobs stay in the file, known by their places.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import pathlib
 import posixpath
@@ -24,6 +23,7 @@ from cloudless.containerd import limits
 from cloudless.containerd.errors import InvalidImage
 from cloudless.containerd.layers import GZIP_MAGIC, Cancelled
 from cloudless.containerd.tarwalk import HARD_LINK, REGULAR, SYMBOLIC_LINK, walk
+from cloudless.containerd.untrusted import read_json
 
 _GZIP_WINDOW = 31
 
@@ -93,10 +93,7 @@ class Archive:
 
     def read_json(self, name: str) -> Any:
         """A small JSON file. Raises ``InvalidImage``."""
-        try:
-            return json.loads(self.read(name))
-        except ValueError as error:
-            raise InvalidImage(f"{name} is not JSON: {error}") from error
+        return read_json(self.read(name), name)
 
     def read_blob(self, digest: str) -> bytes:
         """A small blob of an OCI layout, checked against its digest. Raises ``InvalidImage``."""

@@ -20,6 +20,7 @@ from cloudless.containerd.errors import InvalidImage, InvalidRequest
 from cloudless.containerd.imageconfig import parse_config
 from cloudless.containerd.images import choose_manifest
 from cloudless.containerd.layers import LayerFacts, inspect_layer
+from cloudless.containerd.untrusted import read_json
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -203,10 +204,8 @@ def _full_name(name: str) -> str:
 
 
 def _decode(data: bytes, digest: str) -> Mapping[str, Any]:
-    try:
-        return checked_object(json.loads(data), f"manifest {digest}")
-    except ValueError as error:
-        raise InvalidImage(f"manifest {digest} is not JSON: {error}") from error
+    what = f"manifest {digest}"
+    return checked_object(read_json(data, what), what)
 
 
 def _sha256(data: bytes) -> str:

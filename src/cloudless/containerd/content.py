@@ -7,7 +7,6 @@ config and layers; ``images`` and ``unpack`` set them.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from cloudless.api.containerd.services.content.v1 import (
 from cloudless.containerd import limits
 from cloudless.containerd.errors import InvalidImage, NotFound
 from cloudless.containerd.rpc import Connection, sorting
+from cloudless.containerd.untrusted import read_json
 
 WRITE_ROUTE = "/containerd.services.content.v1.Content/Write"
 
@@ -87,11 +87,7 @@ class Content:
 
     async def read_json(self, digest: str) -> dict[str, Any]:
         """A manifest, index or config. Raises ``NotFound``, ``InvalidImage``."""
-        data = await self.read(digest)
-        try:
-            decoded = json.loads(data)
-        except ValueError as error:
-            raise InvalidImage(f"blob {digest} is not JSON: {error}") from error
+        decoded = read_json(await self.read(digest), f"blob {digest}")
         if not isinstance(decoded, dict):
             raise InvalidImage(f"blob {digest} is not a JSON object")
         return decoded

@@ -7,13 +7,13 @@ container's labels they would give orders to plugins of containerd.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cloudless.containerd import limits
 from cloudless.containerd.errors import InvalidImage
+from cloudless.containerd.untrusted import is_text, read_json
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,7 @@ class ImageConfig:
 
 def parse_config(data: bytes) -> tuple[ImageConfig, tuple[str, ...]]:
     """The config and its layers' diff ids, lowest first. Raises ``InvalidImage``."""
-    try:
-        whole = json.loads(data)
-    except ValueError as error:
-        raise InvalidImage(f"the image's config is not JSON: {error}") from error
+    whole = read_json(data, "the image's config")
     if not isinstance(whole, dict):
         raise InvalidImage("the image's config is not a JSON object")
     inner = _object(whole, "config")
@@ -84,15 +81,15 @@ def _string(parent: dict[str, Any], key: str) -> str:
     value = parent.get(key)
     if value is None:
         return ""
-    if not isinstance(value, str) or "\0" in value:
+    if not is_text(value):
         raise InvalidImage(f"the image's config: {key} is not a text")
-    return value
+    return str(value)
 
 
 def _strings(parent: dict[str, Any], key: str) -> tuple[str, ...]:
     value = parent.get(key)
     if value is None:
         return ()
-    if not isinstance(value, list) or not all(isinstance(one, str) and "\0" not in one for one in value):
+    if not isinstance(value, list) or not all(is_text(one) for one in value):
         raise InvalidImage(f"the image's config: {key} is not a list of texts")
     return tuple(value)
