@@ -4,12 +4,14 @@ The node loop writes it, and reads it once at the start. Each line carries a che
 a last line that was cut short is dropped, anything else that is wrong makes the whole
 content untrusted: the file is set aside, and the node keeps what runs until the
 coordinator has spoken. An append survives the death of the process at once, and a
-power cut after ``sync``.
+power cut after ``sync``. A disk that refuses (it is full) ends nothing: what could not be
+written is known in memory, and the log is written anew as soon as it can be.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -60,6 +62,8 @@ class Journal:
         self._size_bytes = 0
         self._live_bytes = 0
         self._late: list[bytes] | None = None
+        #: Whether the file lacks something that was refused.
+        self._behind = False
         self._syncing = asyncio.Lock()
         self.assignments: dict[str, Assignment] = {}
         #: Replicas that are no longer assigned, and of which something may be left; with what
@@ -113,13 +117,16 @@ class Journal:
     async def sync(self) -> None:
         """Make everything written so far survive a power cut; rewrites the log when it has grown."""
         async with self._syncing:
-            if self._size_bytes > max(COMPACT_BYTES, COMPACT_RATIO * self._live_bytes):
-                await self._compact()
-            fd = os.dup(self._fd)
             try:
-                await asyncio.to_thread(os.fdatasync, fd)
-            finally:
-                os.close(fd)
+                if self._behind or self._size_bytes > max(COMPACT_BYTES, COMPACT_RATIO * self._live_bytes):
+                    await self._compact()
+                fd = os.dup(self._fd)
+                try:
+                    await asyncio.to_thread(os.fdatasync, fd)
+                finally:
+                    os.close(fd)
+            except OSError as error:
+                self._refused(error)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -172,15 +179,27 @@ class Journal:
         if not records:
             return
         data = b"".join(map(encode_line, records))
-        try:
-            _write_all(self._fd, data)
-        except OSError as error:
-            raise Fatal(f"cannot write the journal {self._path}: {error.strerror or error}") from error
-        self._size_bytes += len(data)
-        if self._late is not None:
-            self._late.append(data)
         for record in records:
             self._apply(record)
+        if self._late is not None:
+            self._late.append(data)
+        try:
+            if not self._behind:
+                _write_all(self._fd, data)
+                self._size_bytes += len(data)
+            elif self._late is None:
+                self._rewrite()
+        except OSError as error:
+            self._refused(error)
+
+    def _refused(self, error: OSError) -> None:
+        """Something is not in the file: nothing may come after it but a whole new one."""
+        if not self._behind:
+            why = error.strerror or str(error)
+            log.warning("the journal cannot be written", extra={"path": str(self._path), "why": why})
+        self._behind = True
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._fd, self._size_bytes)  # half a line would damage what comes after it
 
     def _snapshot(self) -> bytes:
         records: list[dict[str, Any]] = [{"format": FORMAT, "node_id": self._node_id}]
@@ -194,34 +213,49 @@ class Journal:
 
     def _rewrite(self) -> None:
         data = self._snapshot()
-        fd = self._fresh_file()
-        _write_all(fd, data)
-        os.fsync(fd)
-        self._replace(fd, len(data))
+        with self._fresh_file() as fd:
+            _write_and_sync(fd, data)
+            self._replace(fd, len(data))
         _sync_folder(self._path.parent)
 
     async def _compact(self) -> None:
         data, self._late = self._snapshot(), []
         try:
-            fd = self._fresh_file()
-            await asyncio.to_thread(_write_and_sync, fd, data)
-            # From here on nothing is awaited: no append can come between.
-            late = b"".join(self._late)
-            _write_all(fd, late)
-            self._replace(fd, len(data) + len(late))
+            with self._fresh_file() as fd:
+                await asyncio.to_thread(_write_and_sync, fd, data)
+                # From here on nothing is awaited: no append can come between.
+                late = b"".join(self._late)
+                _write_all(fd, late)
+                self._replace(fd, len(data) + len(late))
         finally:
             self._late = None
         await asyncio.to_thread(_sync_folder, self._path.parent)
 
-    def _fresh_file(self) -> int:
+    @contextlib.contextmanager
+    def _fresh_file(self) -> Iterator[int]:
+        """A new file beside the old one; gone afterwards, unless it has replaced it."""
         fresh = self._path.with_name(f"{self._path.name}.new")
-        return os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+            with contextlib.suppress(OSError):
+                fresh.unlink()
 
     def _replace(self, fd: int, size_bytes: int) -> None:
-        os.replace(self._path.with_name(f"{self._path.name}.new"), self._path)
+        own = os.dup(fd)
+        try:
+            os.replace(self._path.with_name(f"{self._path.name}.new"), self._path)
+        except OSError:
+            os.close(own)
+            raise
         if self._fd >= 0:
             os.close(self._fd)
-        self._fd, self._size_bytes, self._live_bytes = fd, size_bytes, size_bytes
+        self._fd, self._size_bytes, self._live_bytes = own, size_bytes, size_bytes
+        if self._behind:
+            log.info("the journal is whole again", extra={"path": str(self._path)})
+        self._behind = False
 
 
 def encode_line(record: dict[str, Any]) -> bytes:

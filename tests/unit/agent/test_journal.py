@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -159,3 +161,60 @@ def test_only_some_damaged_ones_are_kept(path: Path) -> None:
         path.write_bytes(b"nonsense\n")
         opened(path).close()
     assert len(list(path.parent.glob("*.damaged-*"))) == module.KEPT_DAMAGED
+
+
+class FullDisk:
+    """Lets half of a write through, then refuses, while ``full``."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.full = False
+        self._write = os.write
+        monkeypatch.setattr(module.os, "write", self.write)
+
+    def write(self, fd: int, data: bytes) -> int:
+        if not self.full:
+            return self._write(fd, data)
+        if len(data) > 1:
+            return self._write(fd, data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+async def test_a_full_disk_ends_nothing_and_tears_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = opened(path)
+    journal.tell(epoch=1, whole=True, assignments=[assignment("a")], removed=())
+    disk = FullDisk(monkeypatch)
+    before = path.read_bytes()
+    disk.full = True
+    for _ in range(2):
+        journal.tell(epoch=2, whole=False, assignments=[assignment("b")], removed=["a"])
+        journal.note(Progress(replica_id="b", attempt=1))
+        await journal.sync()
+    assert (set(journal.assignments), set(journal.doomed), journal.epoch) == ({"b"}, {"a"}, 2)
+    assert path.read_bytes() == before, "what was there is still whole"
+    assert [one.name for one in path.parent.iterdir()] == [path.name]
+    fds = len(os.listdir("/proc/self/fd"))
+    await journal.sync()
+    assert len(os.listdir("/proc/self/fd")) == fds
+    disk.full = False
+    await journal.sync()
+    journal.note(Progress(replica_id="b", attempt=2))
+    journal.close()
+    again = opened(path)
+    assert (again.damage, set(again.assignments), set(again.doomed)) == ("", {"b"}, {"a"})
+    assert again.progress["b"].attempt == 2
+    again.close()
+
+
+def test_room_is_noticed_by_the_next_line(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = opened(path)
+    disk = FullDisk(monkeypatch)
+    disk.full = True
+    journal.note(Progress(replica_id="a", attempt=1))
+    disk.full = False
+    journal.note(Progress(replica_id="b", attempt=1))
+    journal.close()
+    again = opened(path)
+    assert set(again.progress) == {"a", "b"}
+    again.close()
