@@ -1619,7 +1619,7 @@ default_message_pool.register_message(
 class PullImageResponse(betterproto2.Message):
     stage: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    "downloading", "unpacking" or "done".
+    "resolving", "downloading", "unpacking" or "done".
     """
 
     offset_bytes: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)

@@ -89,8 +89,8 @@ def configure(
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level.upper() if isinstance(level, str) else level)
-    # asyncio says "Using selector" at debug, aiohttp each request: noise at our levels.
-    for noisy in ("asyncio", "aiohttp.access"):
+    # asyncio says "Using selector" at debug: noise at our levels.
+    for noisy in ("asyncio",):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
