@@ -74,6 +74,7 @@ def load_identity(folder: Path, clock: Clock, new_id: Callable[[], str]) -> Iden
     fresh = path.with_suffix(".new")
     try:
         with fresh.open("w") as file:
+            os.fchmod(file.fileno(), 0o600)
             json.dump({"id": node_id, "first_version": first}, file)
             file.flush()
             os.fsync(file.fileno())

@@ -39,6 +39,7 @@ _RENAMED = {"network_pool": "network_range", "label": "labels", "taint": "taints
 def serve(argv: Sequence[str]) -> int:
     """Run until SIGTERM or SIGINT; the exit code of the process."""
     gc.enable()  # short commands go without; this one lives long
+    os.umask(os.umask(0o022) | 0o022)  # whoever starts us: nobody else writes what we make
     try:
         settings = resolve(argv, os.environ)
         _configure_logs(settings)

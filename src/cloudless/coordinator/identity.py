@@ -23,15 +23,15 @@ class WrongCluster(Fatal):
     code = "CL-1006"
 
 
-async def cluster_identity(typed: TypedStore, clock: Clock, new_id: Callable[[], str]) -> str:
-    """The cluster's id; the first coordinator that asks makes it."""
+async def cluster_identity(typed: TypedStore, clock: Clock, new_id: Callable[[], str]) -> ClusterRecord:
+    """Which cluster it is; the first coordinator that asks makes it."""
     while True:
         found = await typed.get(ClusterRecord, keys.CLUSTER)
         if found is not None:
-            return found[0].id
+            return found[0]
         batch = typed.batch()
         batch.expect(keys.CLUSTER, 0)
-        batch.put(keys.CLUSTER, ClusterRecord(id=new_id(), created_at=clock.now()))
+        batch.put(keys.CLUSTER, ClusterRecord(id=new_id(), created_at=clock.now(), secret=new_id()))
         await typed.commit(batch)  # whoever was first: it is there now
 
 
@@ -44,6 +44,7 @@ def check_identity(path: Path, cluster_id: str) -> None:
         known = path.read_text().strip() if path.exists() else ""
         if not known:
             fresh = path.with_suffix(".new")
+            fresh.touch(mode=0o600)
             fresh.write_text(cluster_id + "\n")
             os.replace(fresh, path)
     except OSError as error:

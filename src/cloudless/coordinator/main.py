@@ -123,7 +123,8 @@ async def running(
     """A coordinator on an open store, without any socket: state, control, links, services."""
     metrics, codec = Metrics(), Codec()
     typed = TypedStore(store, codec, clock, metrics.count_store)
-    cluster_id = await cluster_identity(typed, clock, new_id)
+    cluster = await cluster_identity(typed, clock, new_id)
+    cluster_id = cluster.id
     about = About(cluster_id, kind, clock.now())
 
     cache = WatchCache(store, codec, clock)
@@ -140,7 +141,7 @@ async def running(
         cache=cache,
         snapshots=Snapshots(cache, typed),
         views=WorkloadViews(cache, clock),
-        tokens=PageTokens(cluster_id),
+        tokens=PageTokens(cluster.secret or cluster_id),
         nodes=nodes,
         closing=Closing(),
         leading=lambda: seat.leading,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -16,7 +16,8 @@ from cloudless.domain.names import check_label_key, check_label_value
 MAX_SELECTOR_LENGTH = 4096
 _SET = re.compile(r"(?P<key>\S+)\s+(?P<not>not)?in\s*\((?P<values>[^()]*)\)")
 _EQUAL = re.compile(r"(?P<key>[^=!\s]+)\s*(?P<operator>==|=|!=)\s*(?P<value>\S*)")
-_SPLIT = re.compile(r",(?![^()]*\))")
+#: A term up to its comma; those in brackets belong to it. Linear, whatever is written.
+_TERM = re.compile(r"(?:[^,(]|\([^()]*+\)|\()*+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ def parse_selector(text: str) -> Selector:
         raise ValueError(f"must be at most {MAX_SELECTOR_LENGTH} characters long")
     if not text.strip():
         return Selector()
-    return Selector(tuple(_requirement(term.strip()) for term in _SPLIT.split(text)))
+    return Selector(tuple(_requirement(term.strip()) for term in _terms(text)))
 
 
 def selector_of(text: str, path: str = "label_selector") -> Selector:
@@ -64,6 +65,20 @@ def selector_of(text: str, path: str = "label_selector") -> Selector:
         return parse_selector(text)
     except ValueError as error:
         raise Invalid.field(path, str(error)) from None
+
+
+def _terms(text: str) -> Iterator[str]:
+    """The terms between the commas.
+
+    >>> list(_terms("a in (x,y), b,,c("))
+    ['a in (x,y)', ' b', '', 'c(']
+    """
+    at = 0
+    while at <= len(text):
+        found = _TERM.match(text, at)
+        assert found is not None
+        yield found[0]
+        at = found.end() + 1
 
 
 def _requirement(term: str) -> Requirement:

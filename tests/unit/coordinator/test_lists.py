@@ -376,3 +376,13 @@ async def test_watched_events_are_filtered(bare: World) -> None:
         await bare.create("two", 0, namespace="prod")
         event = (await stream.next()).event
         assert (event.namespace, event.name) == ("prod", "two")
+
+
+async def test_nobody_makes_a_token_from_what_is_shown(bare: World) -> None:
+    from cloudless.coordinator.services.paging import PageTokens, Position
+
+    await bare.create("a", 0)
+    info = await bare.call("get_info", api.GetInfoRequest())
+    forged = PageTokens(info.cluster_id).write(Position(1, ("default", "")), "ListWorkloads", "", "")
+    with pytest.raises(Invalid, match="not given out"):
+        await listed(bare, page_token=forged)

@@ -10,10 +10,11 @@ from cloudless.domain.model import Model
 
 
 class ClusterRecord(Model):
-    """Who this cluster is; written once."""
+    """Who this cluster is; written once. ``secret`` never leaves the store: page tokens are made with it."""
 
     id: str
     created_at: datetime.datetime
+    secret: str = ""
 
 
 class RequestRecord(Model):
