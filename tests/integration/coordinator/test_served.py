@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import http.client
 from collections.abc import Callable
 from contextlib import aclosing
 
-import aiohttp
 import pytest
 from tests.integration.coordinator.conftest import Served, Site, client
 from tests.unit.coordinator.fakeagent import FakeAgent
@@ -41,11 +41,16 @@ async def ready(stub: api.CoordinatorServiceStub, name: str, replicas: int) -> a
 
 
 async def fetch(port: int, path: str, method: str = "GET") -> tuple[int, str]:
-    async with (
-        aiohttp.ClientSession() as session,
-        session.request(method, f"http://127.0.0.1:{port}{path}") as response,
-    ):
-        return response.status, await response.text()
+    def ask() -> tuple[int, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        try:
+            connection.request(method, path)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        finally:
+            connection.close()
+
+    return await asyncio.to_thread(ask)
 
 
 async def test_a_workload_lives_and_dies_over_sockets(site: Site) -> None:
