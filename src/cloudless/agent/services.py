@@ -30,7 +30,7 @@ from cloudless.agent.streaming import ContainerBatch, LogStreamer
 from cloudless.agent.synchronize import LifeLine
 from cloudless.aio.slot import LatestSlot
 from cloudless.aio.supervise import Supervisor
-from cloudless.domain.errors import CloudlessError, Denied, Exhausted, Invalid, NotFound
+from cloudless.domain.errors import CloudlessError, Denied, Exhausted, Invalid, NotFound, PreconditionFailed
 from cloudless.domain.workload import PullSecret
 from cloudless.wire import link
 
@@ -159,8 +159,19 @@ class AgentService(api.AgentServiceBase):
     async def remove_image(self, message: api.RemoveImageRequest) -> api.RemoveImageResponse:
         if not message.reference:
             raise Invalid.field("reference", "is required, for example nginx:alpine")
+        # A replica that is started again would have to get it from a registry, if there is one.
+        image, used = await self._runtime.resolve(message.reference), self._in_use()
+        if image.name in used or (image.digest in used and await self._is_last(image)):
+            raise PreconditionFailed(
+                f"image {image.name} is in use", hint="remove the workloads that run it first"
+            )
         await self._runtime.remove_image(message.reference)
         return api.RemoveImageResponse()
+
+    async def _is_last(self, image: LocalImage) -> bool:
+        """Whether no other name on this node stands for the same image."""
+        same = [one for one in await self._runtime.images() if one.digest == image.digest]
+        return len({one.name for one in same}) <= 1
 
     async def import_image(self, messages: AsyncIterator[api.ImportImageRequest]) -> api.ImportImageResponse:
         self._spool.mkdir(mode=0o700, parents=True, exist_ok=True)

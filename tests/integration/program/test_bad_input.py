@@ -101,7 +101,8 @@ async def test_calls(program: Served, request_: api.CreateWorkloadRequest, named
             await client._call.unary(client._stub.create_workload, request_)
         assert isinstance(caught.value, cloudless.Invalid), caught.value
         paths = [violation.path for violation in caught.value.violations]
-        assert any(path.startswith(named) for path in paths), paths
+        # What is refused while it is decoded has the path in its text.
+        assert any(path.startswith(named) for path in paths or [str(caught.value)]), caught.value
         assert len(str(caught.value)) < 4000
         assert not await client.list()
 

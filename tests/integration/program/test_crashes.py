@@ -65,7 +65,8 @@ def test_killed_at_random_instants_of_updates(mortal: Served, web: list[Running]
         back(mortal)
     asyncio.run(settled(mortal))
     running = mortal.until_running("web", 3)
-    turns = {mortal.cli("exec", f"web/{ordinal}", "--", "sh", "-c", "echo $TURN").out for ordinal in range(3)}
+    names = [f"web/{one['ordinal']}" for one in mortal.replicas("web")]
+    turns = {mortal.cli("exec", name, "--", "sh", "-c", "echo $TURN").out for name in names}
     assert turns == {"5\n"}
     assert [one["restarts"] for one in mortal.replicas("web")] == [0, 0, 0]
     assert sorted(one["container_id"] for one in mortal.replicas("web")) == [

@@ -249,5 +249,4 @@ def test_image_is_what_runs(tidy: Served) -> None:
     (seen,) = tidy.replicas("web")
     assert seen["image_digest"].startswith("sha256:")
     assert seen["image_digest"] in tidy.cli("image", "ls").out
-    assert IMAGE in tidy.cli("image", "rm", IMAGE, code=None).said
-    assert len(tidy.running("web")) == 1
+    assert "in use" in tidy.cli("image", "rm", IMAGE, code=None).err

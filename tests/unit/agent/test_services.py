@@ -17,7 +17,7 @@ from cloudless import api
 from cloudless.agent.limits import CONCURRENT_EXECS
 from cloudless.agent.node import StaleEpoch
 from cloudless.agent.runtime.port import ExecResult
-from cloudless.domain.errors import Exhausted, Invalid, NotFound
+from cloudless.domain.errors import Exhausted, Invalid, NotFound, PreconditionFailed
 from cloudless.wire import link
 
 
@@ -213,6 +213,8 @@ async def test_images(world: World) -> None:
         "docker.io/library/app:1": True,
         "docker.io/library/other:1": False,
     }
+    with pytest.raises(PreconditionFailed, match="in use"):
+        await service.remove_image(api.RemoveImageRequest(reference="docker.io/library/app:1"))
     await service.remove_image(api.RemoveImageRequest(reference="docker.io/library/other:1"))
     with pytest.raises(NotFound):
         await service.remove_image(api.RemoveImageRequest(reference="docker.io/library/other:1"))
