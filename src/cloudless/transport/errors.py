@@ -8,6 +8,7 @@ a known error is a bug: it becomes INTERNAL with no word of its insides, never U
 from __future__ import annotations
 
 import binascii
+import errno
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
 
@@ -93,9 +94,13 @@ def status_of(error: BaseException) -> WireStatus:
     <Status.NOT_FOUND: 5>
     >>> status_of(KeyError("secret")).message
     "internal error; the server's log says more"
+    >>> status_of(OSError(errno.ENOSPC, "No space left on device")).status
+    <Status.RESOURCE_EXHAUSTED: 8>
     """
     if isinstance(error, CloudlessError):
         return _status_of_domain(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _status_of_domain(domain.Exhausted("no space is left on the disk of this machine"))
     if isinstance(error, GRPCError) and error.status is not Status.UNKNOWN:
         text = error.message or error.status.name.lower().replace("_", " ")
         return WireStatus(error.status, _cut(text))

@@ -5,6 +5,7 @@ Security fields become exactly what they say, or ``NotEnforced`` is raised.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -202,6 +203,10 @@ def translated() -> Iterator[None]:
         yield
     except errors.ContainerdError as error:
         raise translate(error) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"no space is left on the node's disk: {error}") from error
+        raise
 
 
 def translate(error: errors.ContainerdError) -> CloudlessError:
