@@ -10,9 +10,11 @@ within each round, prints one table, and leaves nothing behind. Needs root.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -46,7 +48,10 @@ async def bench(
     results: Results, rounds: int, only: Sequence[str], with_swarm: bool, patience_s: float
 ) -> None:
     """Run all rounds; ``results`` has what was measured even when one fails."""
-    quiet = machine.Quiet(patience_s)
+    quiet, running = machine.Quiet(patience_s), asyncio.current_task()
+    assert running is not None
+    for which in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(which, running.cancel)
     # Not below the working directory: the paths of sockets must be short.
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
@@ -116,6 +121,8 @@ def main() -> int:
     results = Results()
     try:
         uvloop.run(bench(results, given.rounds, only, not given.no_swarm, given.patience))
+    except asyncio.CancelledError:
+        print("interrupted", file=sys.stderr)
     finally:
         print(results.table())
         if given.json is not None:
