@@ -25,6 +25,7 @@ from cloudless.cli import exits
 from cloudless.cli.problems import show
 from cloudless.cli.serve_settings import resolve
 from cloudless.cli.terminal import Terminal
+from cloudless.domain.address import split_address
 from cloudless.domain.errors import CloudlessError, FieldViolation, Invalid
 from cloudless.domain.model import violations_of
 
@@ -79,6 +80,11 @@ async def _serve(configs: dict[str, Any]) -> None:
                 coordinator(configs["coordinator"], clock, new_id=random_id)
             )
             waits.append(running.wait)
+            if "agent" in configs:
+                # The kernel may have chosen the port, and the machine may be reached by another name.
+                host, _ = split_address(configs["coordinator"].api_address)
+                address = f"[{host}]:{running.api_port}" if ":" in host else f"{host}:{running.api_port}"
+                configs["agent"] = configs["agent"].replaced(coordinator_address=address)
         if "agent" in configs:
             from cloudless.agent.main import agent
 
@@ -101,11 +107,14 @@ def _spare_the_collector() -> None:
 
 async def _first(waits: Sequence[Callable[[], Coroutine[Any, Any, object]]]) -> None:
     """Wait until a signal comes or a role fails; a role's failure is raised."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(wait()) for wait in waits]
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in tasks:
-            task.cancel()
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(wait()) for wait in waits]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                task.cancel()
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None  # one role failed: its error is the story
 
 
 def _stop_on_signals() -> asyncio.Event:

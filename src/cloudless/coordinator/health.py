@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import cloudless
@@ -38,6 +39,7 @@ class Health:
     metrics: Metrics
     clock: Clock
     about: About
+    live_sessions: Callable[[], Collection[str]]
     draining: bool = False
     lag_s: float = 0.0
 
@@ -52,8 +54,16 @@ class Health:
             self.metrics.loop_lag_seconds.observe(self.lag_s)
 
     def ready_nodes(self) -> int:
-        """Nodes that can be given work."""
-        return sum(node.phase is NodePhase.READY for node in self.cache.cluster.nodes.values())
+        """Nodes that can be given work.
+
+        The leader believes only nodes that are linked to it: right after its start, the
+        store still says what was true before.
+        """
+        ready = [node for node in self.cache.cluster.nodes.values() if node.phase is NodePhase.READY]
+        if not self.seat.leading:
+            return len(ready)
+        live = self.live_sessions()
+        return sum(node.session in live for node in ready)
 
     def ready(self) -> bool:
         """Whether workloads that are created now can run."""

@@ -135,7 +135,7 @@ async def running(
     )
     links = LinkSync(typed, cache, lambda: seat.epoch, clock, new_id)
     retention = Retention(typed, cache, seat, clock, compacts=not store.exclusive and kind == "etcd")
-    health = Health(store, cache, seat, control, metrics, clock, about)
+    health = Health(store, cache, seat, control, metrics, clock, about, nodes.sessions)
     context = Context(
         typed=typed,
         cache=cache,
