@@ -111,7 +111,7 @@ async def cluster(data_dir: Path) -> AsyncIterator[Serving]:
         for kind in ("control", "bulk"):
             hello = {"node_id": "bench", "node_name": "bench", "kind": kind, "session": "bench"}
             await dial_link("127.0.0.1", serving.api_port, hello, node)
-        while not serving.ready():  # noqa: ASYNC110 - once, at the start
+        while not serving.ready():
             await asyncio.sleep(0.01)
         store = serving.coordinator.health.store
         report("store txn", await measure(lambda n: store.txn([], [Put(f"/bench/{n}", bytes(1000))]), LISTED))

@@ -406,7 +406,7 @@ def count_processes(command: str) -> int:
 async def until(fits: Callable[[], Any]) -> None:
     """Look at the machine until something is so."""
     async with asyncio.timeout(LIMIT_S):
-        while not fits():  # noqa: ASYNC110 - the machine tells nobody
+        while not fits():
             await asyncio.sleep(0.02)
 
 

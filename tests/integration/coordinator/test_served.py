@@ -25,7 +25,7 @@ SPEC = api.WorkloadSpec(image="nginx:alpine", replicas=2)
 
 async def until(condition: Callable[[], bool], limit_s: float = 20.0) -> None:
     async with asyncio.timeout(limit_s):
-        while not condition():  # noqa: ASYNC110 - it waits for other processes' doings
+        while not condition():
             await asyncio.sleep(0.01)
 
 

@@ -94,7 +94,7 @@ async def site(
         try:
             async with cloudless.connect(address) as client:
                 async with asyncio.timeout(30):
-                    while not any(node.phase == "READY" for node in await client.nodes()):  # noqa: ASYNC110
+                    while not any(node.phase == "READY" for node in await client.nodes()):
                         await asyncio.sleep(0.02)
                 yield Site(client, agent, port)
                 for workload in await client.list():

@@ -153,7 +153,7 @@ class World:
     async def until(self, condition: Callable[[], bool]) -> None:
         """Let virtual time pass until ``condition`` holds."""
         async with asyncio.timeout(PATIENCE_S):
-            while not condition():  # noqa: ASYNC110 - virtual time costs nothing
+            while not condition():
                 await asyncio.sleep(0.005)
 
     async def until_ready(self, name: str = "web", replicas: int = 1) -> api.Workload:

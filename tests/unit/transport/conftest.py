@@ -221,7 +221,7 @@ def eventually() -> Callable[[Callable[[], bool]], Any]:
 
     async def wait(condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(10):
-            while not condition():  # noqa: ASYNC110 - the condition has no event to wait for
+            while not condition():
                 await asyncio.sleep(0.005)
 
     return wait

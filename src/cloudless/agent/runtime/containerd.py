@@ -16,6 +16,7 @@ from cloudless.agent.limits import INFO_TIMEOUT_S, KILL_WAIT_S
 from cloudless.agent.runtime import translate
 from cloudless.agent.runtime.errors import ImageNotFound, NotEnforced, StartFailed
 from cloudless.agent.runtime.execs import Execs
+from cloudless.agent.runtime.oom import group_of, killed_for_memory
 from cloudless.agent.runtime.port import (
     Away,
     Back,
@@ -44,6 +45,8 @@ from cloudless.planning.node import ContainerFact
 
 #: Images whose description is kept at hand; the rest is asked for again.
 MAX_KNOWN_IMAGES = 256
+#: What a container ends with when SIGKILL ended it, or its last child.
+KILLED = 128 + signals.SIGKILL
 
 
 class ContainerdRuntime:
@@ -230,6 +233,10 @@ class ContainerdRuntime:
                     case events.Lost():
                         yield Away(event.why)
                     case events.TaskExited(exec_id=""):
+                        if event.exit_code == KILLED and killed_for_memory(
+                            group_of(self._node_id, event.container_id)
+                        ):
+                            yield OutOfMemory(event.container_id)
                         yield Exited(
                             event.container_id, event.exit_code, event.exited_at or self._clock.now()
                         )

@@ -23,6 +23,7 @@ from cloudless.agent.runtime.errors import (
     RuntimeAway,
     StartFailed,
 )
+from cloudless.agent.runtime.oom import group_of
 from cloudless.agent.runtime.port import ContainerMount, ContainerWish, LocalImage
 from cloudless.containerd import capabilities, errors, plan
 from cloudless.containerd.containers import Container
@@ -131,7 +132,7 @@ def container_plan(wish: ContainerWish, user: plan.User, host: HostFacts, node_i
         cwd=wish.cwd,
         user=user,
         hostname=wish.hostname,
-        cgroup_path=f"/cloudless/{node_id}/{wish.id}",
+        cgroup_path=group_of(node_id, wish.id),
         network_namespace=wish.netns_path,
         host_pid=security.host_pid,
         host_ipc=security.host_ipc,
