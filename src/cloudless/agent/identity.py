@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloudless.agent.journal import node_of
 from cloudless.aio.clock import Clock
 from cloudless.domain.errors import Fatal
 
+log = logging.getLogger(__name__)
+
 #: Each life may count this far; more than it could ever publish.
 VERSIONS_OF_A_LIFE = 1 << 32
+#: Where the last number is lost, this is more than all lives before can have counted.
+VERSIONS_OF_MANY_LIVES = 1 << 44
 
 
 class DataDirTaken(Fatal):
@@ -58,19 +64,26 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def load_identity(folder: Path, clock: Clock, new_id: Callable[[], str]) -> Identity:
-    """Read the node's id, or give it one; raises ``Fatal`` when it is there but unreadable."""
+    """Read the node's id, or give it one; a lost one is taken from the journal.
+
+    Raises ``Fatal`` when it is there but unreadable, and no journal tells it either.
+    """
     path = folder / "node.json"
+    now = int(clock.now().timestamp() * 1_000_000)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        stored = json.loads(path.read_text()) if path.exists() else {}
-        node_id = str(stored.get("id") or new_id())
-        last = int(stored.get("first_version", 0))
-    except (OSError, ValueError, AttributeError) as error:
-        raise Fatal(
-            f"cannot read the node's identity in {path}: {error}",
-            hint="restore the file, or remove the data directory to make a new node",
-        ) from None
-    first = max(int(clock.now().timestamp() * 1_000_000), last + VERSIONS_OF_A_LIFE)
+        found = _stored(path)
+    except OSError as error:
+        raise Fatal(f"cannot read {path}: {error.strerror or error}") from None
+    if found is None:
+        node_id, last = _from_journal(folder), now + VERSIONS_OF_MANY_LIVES
+        if node_id:
+            log.warning("the node's identity was lost, the journal tells it", extra={"path": str(path)})
+        else:
+            node_id, last = new_id(), 0
+    else:
+        node_id, last = found
+    first = max(now, last + VERSIONS_OF_A_LIFE)
     fresh = path.with_suffix(".new")
     try:
         with fresh.open("w") as file:
@@ -82,3 +95,32 @@ def load_identity(folder: Path, clock: Clock, new_id: Callable[[], str]) -> Iden
     except OSError as error:
         raise Fatal(f"cannot write {path}: {error.strerror or error}") from None
     return Identity(node_id, first)
+
+
+def stored_node_id(folder: Path) -> str:
+    """The node's id, with nothing written; "" when there is none. Raises ``Fatal``."""
+    try:
+        found = _stored(folder / "node.json")
+    except OSError as error:
+        raise Fatal(f"cannot read {folder / 'node.json'}: {error.strerror or error}") from None
+    return found[0] if found is not None else _from_journal(folder)
+
+
+def _stored(path: Path) -> tuple[str, int] | None:
+    """Id and last number; None when the file is not there, or damaged while a journal is there."""
+    try:
+        stored = json.loads(path.read_text())
+        return str(stored["id"]), int(stored["first_version"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        if _from_journal(path.parent):
+            return None
+        raise Fatal(
+            f"cannot read the node's identity in {path}: {error}",
+            hint="restore the file, or remove the data directory to make a new node",
+        ) from None
+
+
+def _from_journal(folder: Path) -> str:
+    return node_of(folder / "journal")

@@ -258,6 +258,18 @@ class Journal:
         self._behind = False
 
 
+def node_of(path: Path) -> str:
+    """The node whose journal this is; "" when it does not say."""
+    try:
+        with path.open("rb") as file:
+            checksum, _, payload = file.readline().rstrip(b"\n").partition(b" ")
+        if checksum != b"%08x" % zlib.crc32(payload):
+            return ""
+        return str(json.loads(payload)["node_id"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
 def encode_line(record: dict[str, Any]) -> bytes:
     """A record with its checksum.
 

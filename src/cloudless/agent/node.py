@@ -136,7 +136,11 @@ class Node:
         """Obey a message: written down first, then acted on. Raises ``StaleEpoch``."""
         journal = self._journal
         if desired.epoch < journal.epoch:
-            raise StaleEpoch(f"epoch {desired.epoch} is over: this node has heard of {journal.epoch}")
+            raise StaleEpoch(
+                f"epoch {desired.epoch} is over: this node has heard of {journal.epoch}",
+                hint="after the store was restored from a backup: stop the agent, remove its journal,"
+                " start it again; what runs is adopted",
+            )
         before = set(journal.assignments)
         journal.tell(
             epoch=desired.epoch,

@@ -38,7 +38,7 @@ async def reset(config: AgentConfig, clock: Clock, new_id: Callable[[], str]) ->
         return ()
     done: list[str] = []
     async with asyncio.timeout(RESET_TIMEOUT_S):
-        if (config.folder / "node.json").exists():
+        if identity.stored_node_id(config.folder):
             with identity.locked(config.folder):
                 done += await _reset_node(config, clock, new_id)
     done += _remove_folder(config.data_dir)
@@ -52,10 +52,10 @@ async def _reset_node(config: AgentConfig, clock: Clock, new_id: Callable[[], st
     from cloudless.agent.traffic.kernel import KernelTraffic
     from cloudless.containerd.client import ContainerdClient
 
-    me = identity.load_identity(config.folder, clock, new_id)
+    node_id = identity.stored_node_id(config.folder)  # read only: the disk may be full
     chosen = await choose(config, clock, new_id)
     client = ContainerdClient(chosen.socket, clock=clock, new_id=new_id)
-    runtime = ContainerdRuntime(client, node_id=me.node_id, folder=config.folder, clock=clock, new_id=new_id)
+    runtime = ContainerdRuntime(client, node_id=node_id, folder=config.folder, clock=clock, new_id=new_id)
     done = []
     try:
         slots = asyncio.Semaphore(AT_ONCE)

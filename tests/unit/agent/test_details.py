@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from tests.unit.agent.world import spec
 
 from cloudless.agent.config import AgentConfig, default_node_name
-from cloudless.agent.identity import DataDirTaken, load_identity, locked
+from cloudless.agent.identity import DataDirTaken, load_identity, locked, stored_node_id
+from cloudless.agent.journal import Journal
 from cloudless.agent.lookup import find
 from cloudless.agent.replica.process import exit_status, stop_signal
 from cloudless.agent.replica.volumes import open_folder
@@ -54,6 +55,27 @@ def test_the_id_stays_and_versions_rise_even_when_the_clock_goes_back(tmp_path: 
     assert {life.node_id for life in lives} == {"first"}
     versions = [life.first_version for life in lives]
     assert versions == sorted(set(versions))
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"\x00\xff", b"[]", b'{"id": "x"}'])
+def test_a_lost_identity_is_found_in_the_journal(tmp_path: Path, damage: bytes | None) -> None:
+    clock = ManualClock(START)
+    for _ in range(20):
+        before = load_identity(tmp_path, clock, lambda: "mine")
+    Journal.open(tmp_path / "journal", before.node_id).close()
+    path = tmp_path / "node.json"
+    path.unlink() if damage is None else path.write_bytes(damage)
+    assert stored_node_id(tmp_path) == "mine"
+    after = load_identity(tmp_path, clock, lambda: "another")
+    assert after.node_id == "mine"
+    assert after.first_version > before.first_version + (1 << 32), "what it says is newer than all before"
+    assert load_identity(tmp_path, clock, lambda: "another").node_id == "mine"
+
+
+def test_a_journal_that_does_not_say_whose_it_is_gives_no_identity(tmp_path: Path) -> None:
+    (tmp_path / "journal").write_bytes(b'00000000 {"format":1,"node_id":"forged"}\n')
+    assert stored_node_id(tmp_path) == ""
+    assert load_identity(tmp_path, ManualClock(START), lambda: "new").node_id == "new"
 
 
 def test_an_unreadable_identity_is_not_replaced(tmp_path: Path) -> None:
