@@ -30,6 +30,23 @@ class Segment(NamedTuple):
     path: str
 
 
+class End(NamedTuple):
+    """How far a log goes now: its newest file, and the bytes in it."""
+
+    sequence: int
+    size_bytes: int
+
+
+def find_end(directory: Path) -> End:
+    """Where the log ends now; files are numbered from 1."""
+    while known := segments(directory):
+        try:
+            return End(known[-1].sequence, os.stat(known[-1].path).st_size)
+        except FileNotFoundError:
+            continue  # rotated away, or the whole log goes: look again
+    return End(0, 0)
+
+
 def segments(directory: Path) -> list[Segment]:
     """The files of a log, oldest first; none when the directory is gone."""
     found = []

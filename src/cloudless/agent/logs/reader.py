@@ -42,11 +42,13 @@ async def read_log(
 ) -> AsyncGenerator[LogBatch, None]:
     """Batches of the log in ``directory``; close it with ``contextlib.aclosing``.
 
-    Following ends when the logger or ``finished`` said that no more will come and all is read.
-    A batch without lines carries only a gap. Read from the begin, what was rotated away before
-    is a gap as well: delivered and missing bytes are together what the container wrote.
+    Without following, what is there now is read, however fast more comes. Following ends when
+    the logger or ``finished`` said that no more will come and all is read. A batch without
+    lines carries only a gap. Read from the begin, what was rotated away before is a gap as
+    well: delivered and missing bytes are together what the container wrote.
     """
-    place = _Place(directory, await asyncio.to_thread(_begin, directory, options))
+    stop = None if options.follow else files.find_end(directory)
+    place = _Place(directory, await asyncio.to_thread(_begin, directory, options), stop)
     until = None if options.until_ns is None else lines.time_text(options.until_ns + 1)
     notice: asyncio.Future[None] | None = None
     try:
@@ -107,9 +109,10 @@ def _begin(directory: Path, options: ReadOptions) -> LogCursor | None:
 class _Place:
     """Where a reader stands in the files of a log."""
 
-    def __init__(self, directory: Path, cursor: LogCursor | None) -> None:
+    def __init__(self, directory: Path, cursor: LogCursor | None, stop: files.End | None) -> None:
         self._directory = directory
         self._cursor = cursor
+        self._stop = stop
         self._path: str | None = None
 
     async def read(self, *, at_end: bool) -> LogBatch | None:
@@ -134,7 +137,7 @@ class _Place:
             if chunk:
                 return self._batch(chunk, gap_bytes)
             # Newer files first, then this one again: it may have grown before it was rotated.
-            newer = [one for one in files.segments(self._directory) if one.sequence > self._cursor.sequence]
+            newer = [one for one in files.segments(self._directory) if self._follows(one)]
             if newer:
                 chunk, rest = await self._chunk(self._path, self._cursor.offset, missing_ok=True)
                 if chunk:
@@ -146,6 +149,19 @@ class _Place:
                 self._path, self._cursor = newer[0].path, files.start_of(newer[0])
                 continue
             return LogBatch(b"", self._cursor, gap_bytes) if gap_bytes else None
+
+    def _follows(self, segment: files.Segment) -> bool:
+        """Whether a file is to be read after the present one."""
+        assert self._cursor is not None
+        last = segment.sequence if self._stop is None else self._stop.sequence
+        return self._cursor.sequence < segment.sequence <= last
+
+    def _readable(self, size: int) -> int:
+        """How much of the present file counts."""
+        assert self._cursor is not None
+        if self._stop is None or self._cursor.sequence < self._stop.sequence:
+            return size
+        return min(size, self._stop.size_bytes) if self._cursor.sequence == self._stop.sequence else 0
 
     def _enter(self) -> int | None:
         """Find the file of the cursor, or the oldest after it; how many bytes are missing between."""
@@ -201,7 +217,7 @@ class _Place:
                 return b"", b""
             raise
         try:
-            size = min(os.fstat(fd).st_size - offset, CHUNK_BYTES)
+            size = min(self._readable(os.fstat(fd).st_size) - offset, CHUNK_BYTES)
             data = await _read(fd, size, offset) if size > 0 else b""
         finally:
             os.close(fd)

@@ -195,6 +195,28 @@ async def test_following_delivers_everything_in_order(
     assert got == [b"line %d" % number for number in range(100)]
 
 
+@pytest.mark.parametrize("file_bytes", [200, 500, 100_000])
+async def test_reading_without_following_ends_where_the_log_was(
+    tmp_path: Path, watcher: LogWatcher, writer: Callable[..., Writer], file_bytes: int
+) -> None:
+    log = writer(file_bytes=file_bytes)
+    for number in range(12):
+        log.write(b"old %04d\n" % number)
+    seen: list[LogBatch] = []
+    async with (
+        asyncio.timeout(DEADLINE_S),
+        contextlib.aclosing(read_log(tmp_path, WHOLE, watcher)) as batches,
+    ):
+        async for batch in batches:
+            seen.append(batch)
+            for number in range(5):  # faster than it is read
+                log.write(b"new %04d\n" % number)
+    assert not [text for text in texts(seen) if text.startswith(b"new")]
+    if file_bytes > 200:
+        assert texts(seen)[-1].startswith(b"old 0011")
+    log.close()
+
+
 async def test_a_slow_follower_learns_what_it_missed(
     tmp_path: Path, watcher: LogWatcher, writer: Callable[..., Writer]
 ) -> None:
