@@ -128,19 +128,29 @@ def find_since(directory: Path, when: bytes) -> LogCursor | None:
     return cursor_at(chosen, low + lines.find_time(data[: data.rfind(b"\n") + 1], when))
 
 
-def find_tail(directory: Path, count: int, streams: Collection[str]) -> LogCursor | None:
-    """Where the last ``count`` lines begin, pieces of a line counted once; None without files."""
-    known = segments(directory)
+def find_tail(
+    directory: Path, count: int, streams: Collection[str], end: End | None = None
+) -> LogCursor | None:
+    """Where the last ``count`` lines begin, pieces of a line counted once; None without files.
+
+    ``end`` is where the log shall end, if not where it ends now.
+    """
+    known = [one for one in segments(directory) if end is None or one.sequence <= end.sequence]
     if not known:
         return None
     for segment in reversed(known):
-        count, offset = _tail_of(segment, count, streams, is_last=segment is known[-1])
+        size_bytes = os.stat(segment.path).st_size
+        if end is not None and segment.sequence == end.sequence:
+            size_bytes = min(size_bytes, end.size_bytes)
+        count, offset = _tail_of(segment, size_bytes, count, streams, is_last=segment is known[-1])
         if count == 0:
             return cursor_at(segment, offset)
     return start_of(known[0])
 
 
-def _tail_of(segment: Segment, count: int, streams: Collection[str], *, is_last: bool) -> tuple[int, int]:
+def _tail_of(
+    segment: Segment, size_bytes: int, count: int, streams: Collection[str], *, is_last: bool
+) -> tuple[int, int]:
     """How many lines are still wanted before this file, and where those found begin.
 
     A line begins after the full line before it of the same stream, so that its pieces come along.
@@ -148,7 +158,7 @@ def _tail_of(segment: Segment, count: int, streams: Collection[str], *, is_last:
     wanted = {stream.encode() for stream in streams}
     pieces_left = MAX_JOINED_BYTES // PIECE_BYTES
     begin, stream = -1, b""
-    for at, line in _backwards(segment.path):
+    for at, line in _backwards(segment.path, size_bytes):
         if begin < 0:
             begin = at + len(line) + 1
         if line[31:37] not in wanted:
@@ -163,9 +173,8 @@ def _tail_of(segment: Segment, count: int, streams: Collection[str], *, is_last:
     return count, max(begin, 0)
 
 
-def _backwards(path: str) -> Iterator[tuple[int, bytes]]:
-    """Whole lines from the last to the first, each with its offset and without its line feed."""
-    end = os.stat(path).st_size
+def _backwards(path: str, end: int) -> Iterator[tuple[int, bytes]]:
+    """Whole lines before ``end``, last to first, each with its offset and without its line feed."""
     rest: bytes | None = None  # the begin of what was read last, whose line began earlier
     while end > 0:
         size = min(end, CHUNK_BYTES // 4)

@@ -48,7 +48,7 @@ async def read_log(
     well: delivered and missing bytes are together what the container wrote.
     """
     stop = None if options.follow else files.find_end(directory)
-    place = _Place(directory, await asyncio.to_thread(_begin, directory, options), stop)
+    place = _Place(directory, await asyncio.to_thread(_begin, directory, options, stop), stop)
     until = None if options.until_ns is None else lines.time_text(options.until_ns + 1)
     notice: asyncio.Future[None] | None = None
     try:
@@ -92,7 +92,7 @@ async def _either(notice: asyncio.Future[None], finished: asyncio.Future[None] |
             finished.remove_done_callback(wake)
 
 
-def _begin(directory: Path, options: ReadOptions) -> LogCursor | None:
+def _begin(directory: Path, options: ReadOptions, stop: files.End | None) -> LogCursor | None:
     if options.cursor is not None:
         return options.cursor
     found: list[LogCursor | None] = []
@@ -100,9 +100,9 @@ def _begin(directory: Path, options: ReadOptions) -> LogCursor | None:
         if options.since_ns is not None:
             found.append(files.find_since(directory, lines.time_text(options.since_ns)))
         if options.tail_lines is not None:
-            found.append(files.find_tail(directory, options.tail_lines, options.streams))
+            found.append(files.find_tail(directory, options.tail_lines, options.streams, stop))
     except FileNotFoundError:
-        return _begin(directory, options)  # rotated away while we looked: look again
+        return _begin(directory, options, stop)  # rotated away while we looked: look again
     return max((cursor for cursor in found if cursor is not None), default=None)
 
 

@@ -217,6 +217,29 @@ async def test_reading_without_following_ends_where_the_log_was(
     log.close()
 
 
+@pytest.mark.parametrize("file_bytes", [200, 100_000])
+async def test_a_tail_is_of_the_log_as_it_was(
+    tmp_path: Path,
+    watcher: LogWatcher,
+    writer: Callable[..., Writer],
+    monkeypatch: pytest.MonkeyPatch,
+    file_bytes: int,
+) -> None:
+    log = writer(file_bytes=file_bytes)
+    for number in range(10):
+        log.write(b"old %04d\n" % number)
+    find_end = files.find_end
+
+    def then_more(directory: Path) -> files.End:
+        found = find_end(directory)
+        log.write(b"new\n" * 3)
+        return found
+
+    monkeypatch.setattr(files, "find_end", then_more)
+    assert texts(await read(tmp_path, watcher, ReadOptions(tail_lines=2))) == [b"old 0008", b"old 0009"]
+    log.close()
+
+
 async def test_a_slow_follower_learns_what_it_missed(
     tmp_path: Path, watcher: LogWatcher, writer: Callable[..., Writer]
 ) -> None:
