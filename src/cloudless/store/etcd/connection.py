@@ -110,6 +110,15 @@ class Endpoint:
 Attempt = Callable[[Endpoint, Sequence[tuple[str, str]], float], Any]
 
 
+def is_stale_token(text: str) -> bool:
+    """Whether etcd says that a log-in is forgotten (it was restarted, or users changed).
+
+    >>> is_stale_token("etcdserver: invalid auth token")
+    True
+    """
+    return any(words in text for words in _STALE_TOKEN)
+
+
 class Connection:
     """Endpoints of one cluster, tried in turn; sticks to the one that works."""
 
@@ -212,7 +221,7 @@ class Connection:
         return str(answer.token)
 
     def _forget_token(self, error: Exception) -> bool:
-        stale = bool(self._credentials.user) and any(text in _details(error) for text in _STALE_TOKEN)
+        stale = bool(self._credentials.user) and is_stale_token(_details(error))
         if stale:
             self._token = ""
         return stale
