@@ -110,15 +110,6 @@ class Endpoint:
 Attempt = Callable[[Endpoint, Sequence[tuple[str, str]], float], Any]
 
 
-def is_stale_token(text: str) -> bool:
-    """Whether etcd says that a log-in is forgotten (it was restarted, or users changed).
-
-    >>> is_stale_token("etcdserver: invalid auth token")
-    True
-    """
-    return any(words in text for words in _STALE_TOKEN)
-
-
 class Connection:
     """Endpoints of one cluster, tried in turn; sticks to the one that works."""
 
@@ -145,7 +136,7 @@ class Connection:
                 metadata = await self.metadata(endpoint)
                 return await attempt(endpoint, metadata, max(min(remaining_s, ATTEMPT_TIMEOUT_S), 0.001))
             except (RpcError, TimeoutError, UsageError) as error:
-                if not renewed and self._forget_token(error):
+                if not renewed and self.log_in_forgotten(_details(error)):
                     renewed = True
                     continue
                 sorted_error = sort_error(error)
@@ -220,8 +211,9 @@ class Connection:
             raise failure from error
         return str(answer.token)
 
-    def _forget_token(self, error: Exception) -> bool:
-        stale = bool(self._credentials.user) and is_stale_token(_details(error))
+    def log_in_forgotten(self, text: str) -> bool:
+        """Whether etcd says in ``text`` that it forgot our log-in; the next call logs in anew then."""
+        stale = bool(self._credentials.user) and any(words in text for words in _STALE_TOKEN)
         if stale:
             self._token = ""
         return stale

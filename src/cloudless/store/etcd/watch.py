@@ -22,7 +22,7 @@ from cloudless.aio.clock import Clock
 from cloudless.aio.supervise import Supervisor
 from cloudless.store.errors import AccessDenied, Compacted, Rewound, StoreError, Unavailable
 from cloudless.store.etcd.codec import Codec
-from cloudless.store.etcd.connection import Connection, Endpoint, is_stale_token, sort_error
+from cloudless.store.etcd.connection import Connection, Endpoint, sort_error
 from cloudless.store.etcd.stubs import EOF, RpcError, UsageError, rpc
 from cloudless.store.limits import (
     ATTEMPT_TIMEOUT_S,
@@ -109,8 +109,8 @@ class EtcdWatch:
             if answer is EOF:
                 raise TimeoutError("the stream ended")
             if answer.canceled:
-                if is_stale_token(answer.cancel_reason):
-                    self._connection.forget_token()
+                if self._connection.log_in_forgotten(answer.cancel_reason):
+                    raise Unavailable(f"etcd forgot our log-in: {answer.cancel_reason}")
                 raise _cancelled(answer)
             if answer.created:
                 created = True
@@ -185,8 +185,6 @@ def _cancelled(answer: Any) -> StoreError:
     if answer.compact_revision:
         return Compacted(answer.compact_revision)
     reason = answer.cancel_reason
-    if is_stale_token(reason):
-        return Unavailable(f"etcd forgot our log-in: {reason}")  # the next try logs in anew
     if "permission" in reason or "auth" in reason or answer.watch_id < 0:
         return AccessDenied(reason or "watch refused")
     return Unavailable(f"etcd ended the watch: {reason}")
