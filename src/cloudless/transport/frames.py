@@ -17,6 +17,7 @@ from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated, Event
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
+from h2.stream import H2Stream
 from hyperframe.frame import (
     DataFrame,
     Frame,
@@ -156,7 +157,7 @@ class GuardedH2(H2Connection):
             self.control.credit(CREDIT_PER_FRAME)
         elif kind is RstStreamFrame:
             stream = self.streams.get(frame.stream_id)
-            if stream is not None and stream.open:
+            if stream is not None and stream.open and not self._answers(stream):
                 self.charge_reset(frame.stream_id)
             else:
                 self._charge_control(1)
@@ -165,6 +166,10 @@ class GuardedH2(H2Connection):
         else:
             self._charge_control(1)
         return super()._receive_frame(frame)
+
+    def _answers(self, stream: H2Stream) -> bool:
+        """Whether we answer a call: ending a watch or a log early is no abuse, however often."""
+        return not self.config.client_side and bool(stream.state_machine.headers_sent)
 
     def _charge_control(self, cost: int) -> None:
         if not self.control.spend(cost):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import socket
 import struct
@@ -54,6 +55,25 @@ async def test_rapid_resets_end_the_connection_and_leave_nothing(
         assert echo.started <= PUBLIC.resets
         await unharmed(demo, port)
         assert not any(protocol.processor.streams for protocol in server._protocols)
+
+
+async def test_a_client_may_leave_streams_that_are_answered_as_often_as_it_likes(
+    demo: ModuleType, echo: Any, serve: Any, eventually: Any
+) -> None:
+    async with serve(echo) as (server, port):
+        channel = connect(f"127.0.0.1:{port}")
+        try:
+            stub = demo.EchoStub(channel)
+            for _ in range(2 * PUBLIC.resets):
+                call = stub.many(demo.Everything(int32_value=1, text="wait"))
+                async with contextlib.aclosing(call) as answers:
+                    async for _ in answers:
+                        break
+            await stub.once(demo.Everything(text="still here"))
+            assert len(server._protocols) == 1, "it is the same connection"
+        finally:
+            await channel.aclose()
+        await eventually(lambda: server.running_calls == 0)
 
 
 async def test_resets_that_the_server_is_made_to_send_count_too(
