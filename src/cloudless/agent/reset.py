@@ -124,9 +124,10 @@ def _remove_cgroups(root: Path) -> list[str]:
     for parent in [root / CGROUP_PARENT, *root.glob(f"*/{CGROUP_PARENT}")]:
         if not parent.is_dir():
             continue
-        for group in sorted((path for path in parent.rglob("*") if path.is_dir()), reverse=True):
-            with contextlib.suppress(OSError):  # somebody else's containers live in it
-                group.rmdir()
+        with contextlib.suppress(FileNotFoundError):  # another node's groups go while we look
+            for group in sorted((path for path in parent.rglob("*") if path.is_dir()), reverse=True):
+                with contextlib.suppress(OSError):  # somebody else's containers live in it
+                    group.rmdir()
         with contextlib.suppress(OSError):
             parent.rmdir()
             removed = True
