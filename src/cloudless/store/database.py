@@ -9,8 +9,6 @@ batch returns, it has been fsynced.
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import sqlite3
 import zlib
 from collections import defaultdict
@@ -84,10 +82,10 @@ class Database:
             database._reserve.keep()
             return database, contents
         except sqlite3.Error as error:
-            database._close_as_found()
+            database.close()
             raise sorted_error(path, error) from error
         except BaseException:
-            database._close_as_found()
+            database.close()
             raise
 
     @property
@@ -127,25 +125,6 @@ class Database:
     def close(self) -> None:
         """Fold the log into the file and close it."""
         self._connection.close()
-
-    def _close_as_found(self) -> None:
-        """Close, but fold no log into what may be damaged: somebody wants to look at it as it is."""
-        log_file = self._path.with_name(f"{self._path.name}-wal")
-        if not log_file.exists() or not log_file.stat().st_size:
-            self.close()
-            return
-        kept = {file: file.with_name(f"{file.name}.kept") for file in (self._path, log_file)}
-        try:
-            for file, copy in kept.items():
-                shutil.copy2(file, copy)
-        except OSError:
-            for copy in kept.values():
-                copy.unlink(missing_ok=True)  # no room for copies: as well as can be
-            self.close()
-            return
-        self.close()
-        for file, copy in kept.items():
-            os.replace(copy, file)
 
     # -- opening -----------------------------------------------------------------------
 

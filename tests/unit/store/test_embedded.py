@@ -120,25 +120,6 @@ async def test_damage_is_named(tmp_path: Path, clock: ManualClock) -> None:
         assert len(await keys(store)) == 200
 
 
-async def test_damage_beside_a_log_is_left_as_it_was_found(tmp_path: Path, clock: ManualClock) -> None:
-    alive, dead = tmp_path / "alive", tmp_path / "dead"
-    async with open_files(alive, clock) as store:
-        for number in range(200):
-            await put(store, f"key/{number}", b"value-%d" % number + bytes(300))
-    async with open_files(alive, clock) as store:
-        await put(store, "late")
-        shutil.copytree(alive, dead)  # as a killed process leaves it
-    content = bytearray((dead / "store.db").read_bytes())
-    content[content.index(b"value-77") + 7] ^= 1
-    (dead / "store.db").write_bytes(content)
-    before = {file.name: file.read_bytes() for file in dead.iterdir() if file.name != "lock"}
-    assert before["store.db-wal"]
-    with pytest.raises(Corrupted):
-        async with open_files(dead, clock):
-            pass
-    assert {file.name: file.read_bytes() for file in dead.iterdir() if file.name != "lock"} == before
-
-
 async def test_a_missing_revision_is_damage(tmp_path: Path, clock: ManualClock) -> None:
     await filled(tmp_path, clock)
     with sqlite3.connect(tmp_path / "store.db") as database:
