@@ -22,7 +22,6 @@ from cloudless.store.history import History
 from cloudless.store.limits import CHECKPOINT_PAGES
 from cloudless.store.model import Change
 from cloudless.store.port import KeyValue, Lease
-from cloudless.store.reserve import Reserve
 
 #: "CLDL": says in the file's header whose it is.
 APPLICATION_ID: Final = 0x434C444C
@@ -66,7 +65,6 @@ class Database:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._connection = sqlite3.connect(path, isolation_level=None, timeout=0)
-        self._reserve = Reserve(path.with_name("reserve"))
 
     @classmethod
     def open(cls, path: Path, identity: str) -> tuple[Database, Contents]:
@@ -78,9 +76,7 @@ class Database:
         try:
             database._configure()
             database._migrate(identity)
-            contents = database._load()
-            database._reserve.keep()
-            return database, contents
+            return database, database._load()
         except sqlite3.Error as error:
             database.close()
             raise sorted_error(path, error) from error
@@ -88,24 +84,8 @@ class Database:
             database.close()
             raise
 
-    @property
-    def alarm(self) -> str:
-        """What is wrong though writes succeed: empty, or that the last space is in use."""
-        return f"no space left for {self._path} but a small reserve" if self._reserve.spent else ""
-
     def write(self, changes: Sequence[Change]) -> None:
         """Store all changes in one transaction. Raises a ``StoreError``; then nothing happened."""
-        try:
-            self._write(changes)
-        except NoSpace:
-            if not self._reserve.spend():
-                raise
-            self._write(changes)
-        else:
-            if self._reserve.spent:
-                self._reserve.keep()
-
-    def _write(self, changes: Sequence[Change]) -> None:
         rows = [row for change in changes for row in _rows(change)]
         only_rows = not any(change.granted or change.revoked or change.compacted for change in changes)
         run = self._connection.execute

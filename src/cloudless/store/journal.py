@@ -63,9 +63,6 @@ class SqliteJournal:
 
         self._jobs.put(run)
 
-    def alarm(self) -> str:
-        return self._database.alarm if self._database is not None else ""
-
     def size_bytes(self) -> int:
         return self._directory.size_bytes()
 

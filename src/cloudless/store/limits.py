@@ -41,8 +41,6 @@ BOOKMARK_REVISIONS: Final = 100
 MAX_WAITING_WRITES: Final = 20_000
 #: The embedded store's log is copied into its table after so many pages.
 CHECKPOINT_PAGES: Final = 2_000
-#: Space that the embedded store keeps for when the disk is full.
-RESERVE_BYTES: Final = 4 * 1024 * 1024
 #: Writes that share one fsync, and the bytes they may hold together.
 GROUP_COMMIT_WRITES: Final = 512
 GROUP_COMMIT_BYTES: Final = 8 * 1024 * 1024

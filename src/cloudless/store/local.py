@@ -41,10 +41,6 @@ class Journal(Protocol):
         """
         ...
 
-    def alarm(self) -> str:
-        """What is wrong though writes succeed; empty when nothing is."""
-        ...
-
     def size_bytes(self) -> int:
         """Bytes on the disk; 0 without one."""
         ...
@@ -217,7 +213,7 @@ class LocalStore:
     def _settle(self, batch: Sequence[Waiting]) -> None:
         model = self._model
         before = model.history.visible
-        self._alarm = self._journal.alarm()
+        self._alarm = ""
         for change, answer in batch:
             model.settle(change)
             if answer is not None and not answer.done():

@@ -24,9 +24,6 @@ class NoJournal:
     def write(self, changes: Sequence[Change], done: Callable[[StoreError | None], None]) -> None:
         asyncio.get_running_loop().call_soon(done, None)
 
-    def alarm(self) -> str:
-        return ""
-
     def size_bytes(self) -> int:
         return 0
 

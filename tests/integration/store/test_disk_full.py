@@ -51,7 +51,7 @@ async def fill(store, acked: dict[str, int]) -> None:
 
 
 async def test_writes_are_refused_whole_and_come_back(small_disk: Path) -> None:
-    (small_disk / "ballast").write_bytes(bytes(12 * 1024 * 1024))
+    (small_disk / "ballast").write_bytes(bytes(8 * 1024 * 1024))
     path = small_disk / "store"
     acked: dict[str, int] = {}
     async with open_files(path, SystemClock()) as store:
@@ -61,8 +61,7 @@ async def test_writes_are_refused_whole_and_come_back(small_disk: Path) -> None:
         full = await store.range("k/")
         assert {item.key for item in full.items} == set(acked)
         with pytest.raises(NoSpace):
-            for _ in range(100):
-                await put(store, "more", bytes(20_000))
+            await put(store, "more", bytes(20_000))
         with pytest.raises(NoSpace):
             for _ in range(100):
                 await store.grant(60)
@@ -91,36 +90,10 @@ async def test_a_full_disk_is_no_reason_not_to_start(small_disk: Path) -> None:
     occupy(filler)
     async with open_files(path, SystemClock()) as store:
         assert await store.range("") == state
-        await put(store, "more", bytes(20_000))
-        assert "reserve" in (await store.status()).alarm
         with pytest.raises(NoSpace):
-            for number in range(1000):
-                await put(store, f"more/{number}", bytes(20_000))
-    async with open_files(path, SystemClock()) as store:
-        with pytest.raises(NoSpace):
-            for number in range(1000):
-                await put(store, f"more/{number}", bytes(20_000))
+            await put(store, "more", bytes(20_000))
         filler.unlink()
         await put(store, "more", bytes(20_000))
-        assert (await store.status()).alarm == ""
-
-
-async def test_what_is_kept_in_reserve_is_for_a_disk_that_others_fill(small_disk: Path) -> None:
-    path, filler = small_disk / "store", small_disk / "filler"
-    async with open_files(path, SystemClock()) as store:
-        await put(store, "before")
-        assert (await store.status()).alarm == ""
-        occupy(filler)
-        for number in range(50):
-            await put(store, f"k/{number}", bytes(2_000))
-        assert "reserve" in (await store.status()).alarm
-        filler.unlink()
-        await put(store, "after")
-        assert (await store.status()).alarm == ""
-        occupy(filler)
-        await put(store, "again")
-        assert "reserve" in (await store.status()).alarm
-        filler.unlink()
 
 
 async def test_a_new_store_on_a_full_disk_says_so(small_disk: Path) -> None:

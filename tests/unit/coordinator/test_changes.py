@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import datetime
 
 import pytest
@@ -11,9 +10,8 @@ from tests.unit.coordinator.world import World
 
 from cloudless import api
 from cloudless.api.google import protobuf
-from cloudless.domain.errors import AlreadyExists, Conflict, Exhausted, Invalid, NotFound
+from cloudless.domain.errors import AlreadyExists, Conflict, Invalid, NotFound
 from cloudless.store.faulty import Fault, FaultAt
-from cloudless.store.port import StoreStatus
 
 
 def mask(*paths: str) -> protobuf.FieldMask:
@@ -324,24 +322,3 @@ async def test_a_repeated_update_is_done_once(bare: World) -> None:
     current = (await bare.get()).spec
     assert current is not None
     assert current.image == "nginx:3"
-
-
-# -- a full disk -----------------------------------------------------------------------
-
-
-async def test_the_last_space_of_a_disk_is_for_deletes(bare: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    await bare.create("web", 0)
-    status = dataclasses.replace(await bare.store.status(), alarm="no space left")
-
-    async def full(self: object) -> StoreStatus:
-        return status
-
-    store = bare.coordinator.service._context.typed.store
-    monkeypatch.setattr(type(store), "exclusive", True)
-    monkeypatch.setattr(type(store), "status", full)
-    with pytest.raises(Exhausted, match="no space left"):
-        await bare.create("more", 0)
-    with pytest.raises(Exhausted):
-        await bare.call("scale_workload", api.ScaleWorkloadRequest(name="web", replicas=1))
-    await bare.call("get_workload", api.GetWorkloadRequest(name="web"))
-    await bare.call("delete_workload", api.DeleteWorkloadRequest(name="web"))

@@ -87,7 +87,7 @@ async def test_only_the_owner_can_read_the_files(tmp_path: Path, clock: ManualCl
             modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()}
     finally:
         os.umask(old)
-    assert modes == {"lock": 0o600, "reserve": 0o600, "store.db": 0o600, "store.db-wal": 0o600}
+    assert modes == {"lock": 0o600, "store.db": 0o600, "store.db-wal": 0o600}
 
 
 async def filled(path: Path, clock: ManualClock) -> bytes:

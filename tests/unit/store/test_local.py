@@ -31,9 +31,6 @@ class SlowJournal:
         self.batches: list[list[Change]] = []
         self._done: Callable[[StoreError | None], None] | None = None
 
-    def alarm(self) -> str:
-        return ""
-
     def write(self, changes: Sequence[Change], done: Callable[[StoreError | None], None]) -> None:
         assert self._done is None, "one batch at a time"
         self.batches.append(list(changes))

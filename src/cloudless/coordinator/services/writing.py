@@ -20,7 +20,7 @@ from cloudless.coordinator.state.records import RequestRecord
 from cloudless.coordinator.state.snapshots import part_of
 from cloudless.coordinator.state.typed import OutcomeUnknown
 from cloudless.domain.cluster import Cluster
-from cloudless.domain.errors import Conflict, Exhausted, NotFound, Unavailable
+from cloudless.domain.errors import Conflict, NotFound, Unavailable
 from cloudless.domain.workload import WorkloadRecord
 from cloudless.planning.status import view_workload
 from cloudless.planning.workload import plan_workload
@@ -103,12 +103,9 @@ async def write(
 ) -> bytes:
     """Write ``record`` in the place of ``current`` (None: it is new); answers it, encoded.
 
-    Raises ``Raced`` when ``current`` is no longer what is stored, ``PublishedElsewhere``,
-    ``Exhausted`` when only deletes are accepted.
+    Raises ``Raced`` when ``current`` is no longer what is stored, ``PublishedElsewhere``.
     """
     changed = record is not current
-    if changed:
-        await _refuse_without_space(context, record)
     if current is None or current.spec.ports != record.spec.ports:
         refuse_published_elsewhere(context.cache.cluster, record)
     encoded = context.views.encode_without_version(_with(context, record), record.id)
@@ -134,13 +131,6 @@ async def write(
         return _lost_race(context, result, ticket)
     await context.cache.wait_for(result.revision)
     return with_version(encoded, result.revision if changed else record.resource_version)
-
-
-async def _refuse_without_space(context: Context, record: WorkloadRecord) -> None:
-    """The last space of a full disk is for deletes and for what nodes say of themselves."""
-    store = context.typed.store
-    if record.deleted_at is None and store.exclusive and (alarm := (await store.status()).alarm):
-        raise Exhausted(f"the store is full: {alarm}", hint="delete something, or make room on that disk")
 
 
 def dry_run(context: Context, record: WorkloadRecord) -> tuple[api.Workload, list[api.PlannedStep]]:
