@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from cloudless import api
 from cloudless.domain.errors import Invalid
 from cloudless.domain.event import Event, Severity
 from cloudless.domain.model import violations_of
+from cloudless.domain.names import ObjectId
 from cloudless.domain.node import NodeFacts
 from cloudless.domain.replica import Assignment, ExitStatus, Observation, ReplicaPhase
+from cloudless.domain.rollout import TrafficShare
 from cloudless.wire.mirror import from_wire, to_wire
 from cloudless.wire.spec import spec_from_wire, spec_to_wire
 
 #: Characters of an id that is not one, in an error.
 MAX_SHOWN_ID = 80
+#: What all shares of a workload add up to, at most.
+WHOLE_PERCENT = 100
+_OBJECT_ID = TypeAdapter(ObjectId)
 
 
 def assignment_to_wire(assignment: Assignment, spec: Any = None) -> api.Assignment:
@@ -33,6 +39,7 @@ def assignment_to_wire(assignment: Assignment, spec: Any = None) -> api.Assignme
         run=assignment.run,
         grace_period=assignment.grace,
         image_digest=assignment.image_digest,
+        pull=assignment.pull,
     )
 
 
@@ -55,9 +62,34 @@ def assignment_from_wire(message: api.Assignment) -> Assignment:
             run=message.run,
             grace=message.grace_period,
             image_digest=message.image_digest,
+            pull=message.pull,
         )
     except ValidationError as error:
         raise Invalid(violations=violations_of(error, path)) from None
+
+
+def shares_to_wire(workload_id: str, shares: Iterable[TrafficShare]) -> api.TrafficSplit:
+    """Which revisions of a workload get new connections; none: every ready replica alike."""
+    return api.TrafficSplit(
+        workload_id=workload_id,
+        shares=[api.TrafficShare(revision=share.revision, percent=share.percent) for share in shares],
+    )
+
+
+def shares_from_wire(message: api.TrafficSplit) -> tuple[TrafficShare, ...]:
+    """Read the shares of a workload; raises ``Invalid`` when they make no sense."""
+    path = f"traffic of {message.workload_id[:MAX_SHOWN_ID]}"
+    try:
+        _OBJECT_ID.validate_python(message.workload_id)
+    except ValidationError as error:
+        raise Invalid(violations=violations_of(error, path)) from None
+    revisions = {share.revision for share in message.shares}
+    if len(revisions) < len(message.shares) or any(revision < 1 for revision in revisions):
+        raise Invalid.field(path, "needs different revisions, from 1 on")
+    percents = [share.percent for share in message.shares]
+    if any(percent < 0 for percent in percents) or sum(percents) > WHOLE_PERCENT:
+        raise Invalid.field(path, f"shares {percents} are no percentages of one whole")
+    return tuple(TrafficShare(revision=share.revision, percent=share.percent) for share in message.shares)
 
 
 def exit_status_to_wire(status: ExitStatus) -> api.ExitStatus:
@@ -80,6 +112,9 @@ def observation_to_wire(seen: Observation) -> api.ReplicaObservation:
         started_at=seen.started_at,
         ready_since=seen.ready_since,
         message=seen.message,
+        log_tail=seen.log_tail,
+        failed_starts=seen.failed_starts,
+        tag_digest=seen.tag_digest,
         version=seen.version,
     )
 
@@ -101,6 +136,9 @@ def observation_from_wire(message: api.ReplicaObservation, node_id: str) -> Obse
         started_at=message.started_at,
         ready_since=message.ready_since,
         message=message.message,
+        log_tail=message.log_tail,
+        failed_starts=message.failed_starts,
+        tag_digest=message.tag_digest,
         version=message.version,
     )
 

@@ -21,6 +21,8 @@ FULL: dict[str, Any] = {
     "args": ["--port", "80"],
     "env": {"MODE": "fast", "EMPTY": ""},
     "working_dir": "/srv",
+    "stdin": True,
+    "tty": True,
     "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}},
     "replicas": 0,
     "placement": {
@@ -80,6 +82,21 @@ def test_every_field_of_the_full_specification_survives() -> None:
     assert spec_from_wire(message) == spec
 
 
+@pytest.mark.parametrize(
+    "rollout",
+    [
+        {"strategy": "BLUE_GREEN", "auto_promote": True, "scale_down_delay": "0s", "bake_time": "5s"},
+        {"strategy": "Canary", "steps": [{"weight": 5, "replicas": 2, "pause": {}}, {"replicas": "50%"}]},
+        {"strategy": "CANARY", "steps": [{"weight": 5, "pause": {"duration": "0s"}}]},
+        {"strategy": "RECREATE", "max_failures": 0, "auto_rollback": False},
+        {"max_failures": 2, "auto_rollback": True},
+    ],
+)
+def test_every_strategy_survives(rollout: dict[str, Any]) -> None:
+    spec = models.WorkloadSpec.model_validate({"image": "a", "rollout": rollout})
+    assert spec_from_wire(api.WorkloadSpec.parse(bytes(spec_to_wire(spec)))) == spec
+
+
 @given(
     image=st.sampled_from(["a", "nginx:alpine", "h:5000/x/y@sha256:" + "0" * 64]),
     replicas=st.integers(0, models.MAX_REPLICAS),
@@ -135,10 +152,13 @@ def test_an_unset_field_takes_the_default_of_the_model() -> None:
         ),
         (
             api.WorkloadSpec(
-                image="a", rollout=api.RolloutStrategy(strategy=api.RolloutStrategyStrategy.BLUE_GREEN)
+                image="a",
+                rollout=api.RolloutStrategy(
+                    strategy=api.RolloutStrategyStrategy.CANARY, steps=[api.CanaryStep()]
+                ),
             ),
-            "spec.rollout.strategy",
-            "not supported yet",
+            "spec.rollout.steps[0]",
+            "needs a weight or replicas",
         ),
         (
             api.WorkloadSpec(image="a", volumes=[api.Volume(name="v", mount_path="/v")]),
