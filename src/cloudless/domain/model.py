@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import enum
 import re
-from typing import Any, Self
+from functools import cache
+from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -15,6 +16,17 @@ from cloudless.domain.errors import FieldViolation
 
 #: More violations than this are not listed: the first ones are enough to go on with.
 MAX_VIOLATIONS = 20
+#: What a value has to be, in the words of those who write manifests.
+_KINDS = {
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "dict_type": "must be a mapping",
+    "list_type": "must be a list",
+    "mapping_type": "must be a mapping",
+    "model_attributes_type": "must be a mapping",
+    "model_type": "must be a mapping",
+    "tuple_type": "must be a list",
+}
 _NAMED = re.compile(r"(?P<field>[a-z]+(?:_[a-z]+)*(?:\.[a-z]+(?:_[a-z]+)*)*): (?P<rest>.+)", re.DOTALL)
 
 
@@ -23,13 +35,50 @@ class Model(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
+    #: Names of cached properties: a changed copy must work them out again.
+    _derived: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def trusted(cls, **values: Any) -> Self:
+        """Like the constructor for values that are known to be right; an order of magnitude faster."""
+        return _filled(cls, _defaults(cls) | values, set(values))
+
     def replaced(self, **changes: Any) -> Self:
         """A copy with some fields changed; the values are trusted (already of the right types)."""
-        return self.model_copy(update=changes)
+        values = self.__dict__ | changes
+        for name in self._derived:
+            values.pop(name, None)
+        return _filled(type(self), values, self.__pydantic_fields_set__.union(changes))
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         """Itself: nothing of it changes. Validation would copy every default that is a model."""
         return self
+
+
+_M = TypeVar("_M", bound=Model)
+_new = object.__new__
+#: The slots that pydantic documents: planning makes many records, and setting them by name
+#: around the guard of frozen models takes twice as long.
+_set_values = BaseModel.__dict__["__dict__"].__set__
+_set_given = BaseModel.__dict__["__pydantic_fields_set__"].__set__
+_set_extra = BaseModel.__dict__["__pydantic_extra__"].__set__
+_set_private = BaseModel.__dict__["__pydantic_private__"].__set__
+
+
+def _filled(model: type[_M], values: dict[str, Any], given: set[str]) -> _M:
+    """A new one, with what pydantic sets."""
+    made = _new(model)
+    _set_values(made, values)
+    _set_given(made, given)
+    _set_extra(made, None)
+    _set_private(made, None)
+    return made
+
+
+@cache
+def _defaults(model: type[BaseModel]) -> dict[str, Any]:
+    """The defaults of a model's fields; they are frozen, so one of each serves all."""
+    return {name: field.default for name, field in model.model_fields.items() if not field.is_required()}
 
 
 class Choice(enum.StrEnum):
@@ -80,6 +129,8 @@ def _description(item: Any) -> str:
         return str(item["ctx"]["error"])
     if kind == "enum":
         return f"must be one of {item['ctx']['expected']}"
+    if kind in _KINDS:
+        return _KINDS[kind]
     return (
         text.replace("Input should", "must")
         .replace("String should", "must")

@@ -54,6 +54,10 @@ class NodeCapabilities(Model):
     allow_host_namespaces: bool = False
     seccomp_profiles: tuple[str, ...] = ()
     address: str = ""
+    #: IPv4 addresses of the machine, without loopback; empty when they are not known.
+    addresses: tuple[str, ...] = ()
+    #: Where ports are published besides loopback when a workload names no address.
+    publish_addresses: tuple[str, ...] = ()
 
 
 class NodeFacts(Model):

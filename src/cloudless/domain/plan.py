@@ -12,6 +12,7 @@ from cloudless.domain.event import Event
 from cloudless.domain.node import NodeRecord
 from cloudless.domain.replica import ReplicaRecord
 from cloudless.domain.revision import Revision
+from cloudless.domain.rollout import JournalEntry
 from cloudless.domain.status import StatusRecord
 
 
@@ -38,7 +39,7 @@ class PutRevision:
 
 @dataclass(frozen=True, slots=True)
 class RemoveRevision:
-    """A revision beyond the ones kept."""
+    """A revision beyond the ones kept, and its journal."""
 
     workload_id: str
     number: int
@@ -49,6 +50,13 @@ class PutStatus:
     """The coordinator's new conclusions about a workload."""
 
     status: StatusRecord
+
+
+@dataclass(frozen=True, slots=True)
+class PutJournal:
+    """One more entry in the journal of a revision's rollout."""
+
+    entry: JournalEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +75,16 @@ class PutNode:
     node: NodeRecord
 
 
-Action = PutReplica | RemoveReplica | PutRevision | RemoveRevision | PutStatus | RemoveWorkload | PutNode
+Action = (
+    PutReplica
+    | RemoveReplica
+    | PutRevision
+    | RemoveRevision
+    | PutStatus
+    | PutJournal
+    | RemoveWorkload
+    | PutNode
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,13 @@ def _check_address(value: str) -> str:
         raise ValueError(f"{value[:40]!r} is not an IPv4 address; write for example 127.0.0.1") from None
 
 
+def _check_own_address(value: str) -> str:
+    return _check_address(value) if value else ""
+
+
 Ipv4Address = Annotated[str, AfterValidator(_check_address), StringConstraints(strict=True)]
+#: Empty where the node decides.
+OptionalAddress = Annotated[str, AfterValidator(_check_own_address), StringConstraints(strict=True)]
 #: A port of the node, or 0 for none.
 OptionalPort = Annotated[int, Field(strict=True, ge=0, le=65535)]
 
@@ -57,6 +63,11 @@ class HostPort(NamedTuple):
             return False
         return self.address == other.address or ANY_ADDRESS in (self.address, other.address)
 
+    @property
+    def everywhere(self) -> bool:
+        """Whether every host has the address: all of them, or one of loopback."""
+        return self.address == ANY_ADDRESS or ipaddress.IPv4Address(self.address).is_loopback
+
     def __str__(self) -> str:
         return f"{self.address}:{self.port}/{self.protocol.lower()}"
 
@@ -72,13 +83,15 @@ class Port(Model):
     publish: OptionalPort = Field(
         default=0, description="Port of the node that is balanced over the ready replicas."
     )
-    publish_address: Ipv4Address = Field(
-        default=LOOPBACK, description="Address of the node for publish; 0.0.0.0 for all of them."
+    publish_address: OptionalAddress = Field(
+        default="",
+        description="Address of the node for publish; 0.0.0.0 for all of them. When empty: 127.0.0.1, "
+        "and the addresses that the node was given by serve --publish-address.",
     )
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if self.publish_address != LOOPBACK and not self.publish:
+        if self.publish_address not in ("", LOOPBACK) and not self.publish:
             raise ValueError("publish_address needs publish")
         return self
 
@@ -89,8 +102,23 @@ class Port(Model):
 
     @property
     def published(self) -> HostPort | None:
-        """What ``publish`` takes of every node that runs a replica."""
-        return HostPort(self.publish, str(self.protocol), self.publish_address) if self.publish else None
+        """What ``publish`` takes of every node that runs a replica, whatever that adds of its own."""
+        address = self.publish_address or LOOPBACK
+        return HostPort(self.publish, str(self.protocol), address) if self.publish else None
+
+    def publish_addresses(self, of_node: Iterable[str]) -> tuple[str, ...]:
+        """Where ``publish`` is bound on a node that was given these addresses; none unless published.
+
+        >>> port = Port(container_port=80, publish=80)
+        >>> port.publish_addresses(()), port.publish_addresses(["10.0.0.5"])
+        (('127.0.0.1',), ('127.0.0.1', '10.0.0.5'))
+        """
+        if not self.publish:
+            return ()
+        if self.publish_address:
+            return (self.publish_address,)
+        given = tuple(dict.fromkeys((LOOPBACK, *of_node)))
+        return (ANY_ADDRESS,) if ANY_ADDRESS in given else given
 
 
 def published_ports(ports: Iterable[Port]) -> Iterator[tuple[int, HostPort]]:

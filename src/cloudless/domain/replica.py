@@ -103,6 +103,12 @@ class Observation(Model):
     started_at: datetime.datetime | None = None
     ready_since: datetime.datetime | None = None
     message: str = ""
+    #: Its last lines while its readiness probe fails.
+    log_tail: str = ""
+    #: Tries to start its container that failed in a row.
+    failed_starts: int = 0
+    #: What the tag of its image means on the node now, where that is another image.
+    tag_digest: str = ""
     version: int = 0
 
 
@@ -123,3 +129,5 @@ class Assignment(Model):
     run: bool = True
     grace: Duration | None = None
     image_digest: Annotated[str, StringConstraints(pattern=r"^(sha256:[0-9a-f]{64})?$")] = ""
+    #: Ask the registry even when the image is there.
+    pull: bool = False

@@ -7,7 +7,10 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from cloudless.domain.model import Model
-from cloudless.domain.quantity import Bytes, Millicores
+from cloudless.domain.quantity import Bytes, Millicores, format_bytes, format_cpu
+
+#: Amounts by their fields, as manifests and people name them.
+AMOUNT_NAMES = {"cpu_millicores": "cpu", "memory_bytes": "memory", "storage_bytes": "storage"}
 
 
 class ResourceList(Model):
@@ -23,11 +26,7 @@ class ResourceList(Model):
         if not isinstance(data, dict):
             return data
         data = dict(data)
-        for short, long in (
-            ("cpu", "cpu_millicores"),
-            ("memory", "memory_bytes"),
-            ("storage", "storage_bytes"),
-        ):
+        for long, short in AMOUNT_NAMES.items():
             if short in data:
                 if long in data:
                     raise ValueError(f"give either {short} or {long}, not both")
@@ -67,10 +66,10 @@ class Resources(Model):
             raise ValueError(
                 "limits.storage_bytes: not supported yet: a limit on disk use (requests are reserved)"
             )
-        for name in ("cpu_millicores", "memory_bytes"):
+        for name, shown in (("cpu_millicores", format_cpu), ("memory_bytes", format_bytes)):
             limit, request = getattr(self.limits, name), getattr(self.requests, name)
             if limit and request > limit:
-                raise ValueError(f"requests.{name}: {request} is above limits.{name} ({limit})")
+                raise ValueError(f"requests.{name}: {shown(request)} is above limits.{name} ({shown(limit)})")
         if 0 < self.limits.memory_bytes < 6 * 2**20:
             raise ValueError("limits.memory_bytes: must be at least 6Mi; less cannot start a container")
         return self

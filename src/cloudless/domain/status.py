@@ -7,41 +7,9 @@ Counts are not stored: they follow from the replicas and the time
 from __future__ import annotations
 
 import datetime
-import enum
 
 from cloudless.domain.model import Model
-from cloudless.domain.workload import Strategy
-
-
-class RolloutPhase(enum.StrEnum):
-    """Where a rollout is."""
-
-    PROGRESSING = "PROGRESSING"
-    COMPLETED = "COMPLETED"
-    STALLED = "STALLED"
-
-
-ROLLOUT_TRANSITIONS: dict[RolloutPhase, frozenset[RolloutPhase]] = {
-    RolloutPhase.PROGRESSING: frozenset({RolloutPhase.COMPLETED, RolloutPhase.STALLED}),
-    RolloutPhase.STALLED: frozenset({RolloutPhase.PROGRESSING, RolloutPhase.COMPLETED}),
-    RolloutPhase.COMPLETED: frozenset({RolloutPhase.PROGRESSING}),
-}
-
-
-class Rollout(Model):
-    """The newest revision on its way; ``progressed_at`` moves with each replica that gets ready."""
-
-    phase: RolloutPhase
-    revision: int
-    from_revision: int = 0
-    strategy: Strategy = Strategy.ROLLING_UPDATE
-    because: str = ""
-    started_at: datetime.datetime
-    progressed_at: datetime.datetime
-    #: Replicas of the revision that were ready when progress was last seen.
-    ready_seen: int = 0
-    #: No new batch before this time (``pause_duration``).
-    paused_until: datetime.datetime | None = None
+from cloudless.domain.rollout import Rollout
 
 
 class Condition(Model):

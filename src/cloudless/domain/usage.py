@@ -19,6 +19,7 @@ class Demand(NamedTuple):
     """What one replica takes from its node, in the units of ``ResourceList``.
 
     ``published`` ports are shared by the replicas of ``owner``, their workload ("namespace/name").
+    ``bound`` are those of all ports that are bound to an address which not every node has.
     """
 
     cpu_millicores: int
@@ -27,6 +28,13 @@ class Demand(NamedTuple):
     ports: tuple[HostPort, ...]
     published: tuple[HostPort, ...] = ()
     owner: str = ""
+    bound: tuple[HostPort, ...] = ()
+
+    def homeless(self, addresses: tuple[str, ...]) -> HostPort | None:
+        """A port whose address a node with these does not have; None also when none are known."""
+        if not addresses:
+            return None
+        return next((port for port in self.bound if port.address not in addresses), None)
 
 
 def demand_of(spec: WorkloadSpec, owner: str = "") -> Demand:
@@ -43,13 +51,15 @@ def demand_of(spec: WorkloadSpec, owner: str = "") -> Demand:
         ports = tuple(HostPort(p.container_port, str(p.protocol), ANY_ADDRESS) for p in spec.ports)
     else:
         ports = tuple(port.taken for port in spec.ports if port.taken is not None)
+    published = tuple(place for _, place in published_ports(spec.ports))
     return Demand(
         reserved.cpu_millicores,
         reserved.memory_bytes,
         max(reserved.storage_bytes, folders),
         ports,
-        tuple(place for _, place in published_ports(spec.ports)),
+        published,
         owner,
+        tuple(port for port in (*ports, *published) if not port.everywhere),
     )
 
 
@@ -176,7 +186,19 @@ class NodeRoom:
         """The room after one more replica; this one is not touched."""
         usage = self.usage.copy()
         usage.add(demand)
-        return NodeRoom.of(self.record, usage, self.kind)
+        return NodeRoom(
+            self.record,
+            usage,
+            self.id,
+            self.name,
+            self.ready,
+            self.kind,
+            self.cpu_free - demand.cpu_millicores,
+            self.memory_free - demand.memory_bytes,
+            self.storage_free - demand.storage_bytes,
+            self.cpu_share,
+            self.memory_share,
+        )
 
     def fits(self, demand: Demand) -> bool:
         """Whether what ``demand`` asks for is free; what it does not ask for does not matter."""
@@ -187,6 +209,8 @@ class NodeRoom:
         if demand.storage_bytes > self.storage_free and demand.storage_bytes:
             return False
         if demand.ports and any(self.usage.taken(port) for port in demand.ports):
+            return False
+        if demand.bound and demand.homeless(self.record.facts.capabilities.addresses):
             return False
         usage, owner = self.usage, demand.owner
         return not demand.published or not any(usage.holder_of(port, owner) for port in demand.published)

@@ -6,17 +6,18 @@ import datetime
 import hashlib
 import json
 import re
-from typing import Annotated, Any, Self
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Field,
     StringConstraints,
     field_validator,
     model_validator,
 )
 
+from cloudless.domain.intent import RolloutIntent
 from cloudless.domain.model import Choice, Model
 from cloudless.domain.names import AbsolutePath, EnvName, Labels, Name, Text
 from cloudless.domain.placement import Placement
@@ -29,6 +30,7 @@ from cloudless.domain.resources import Resources
 from cloudless.domain.secrets import PullSecret as PullSecret
 from cloudless.domain.secrets import hidden
 from cloudless.domain.security import SecurityContext
+from cloudless.domain.strategy import RolloutStrategy
 
 #: Most replicas of one workload.
 MAX_REPLICAS = 10_000
@@ -42,7 +44,6 @@ _IMAGE = re.compile(
     r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*"
     r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
 )
-_COUNT = re.compile(r"\d{1,5}|(?:\d{1,2}|100)%", re.ASCII)
 _SIGNAL = re.compile(
     r"SIG(?:HUP|INT|QUIT|KILL|USR1|USR2|ALRM|TERM|WINCH|CONT|STOP|ABRT|PIPE|RTMIN(?:\+[0-9]{1,2})?)"
 )
@@ -67,31 +68,6 @@ def _check_signal(value: str) -> str:
     if name and _SIGNAL.fullmatch(name) is None:
         raise ValueError(f"{value[:40]!r} is not a signal; write for example SIGTERM")
     return name
-
-
-def _count_text(value: Any) -> Any:
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _check_count(value: str) -> str:
-    if value and _COUNT.fullmatch(value) is None:
-        raise ValueError(f"{value[:20]!r} must be a count such as 2, or a percentage from 0% to 100%")
-    return value
-
-
-CountOrPercent = Annotated[str, BeforeValidator(_count_text), AfterValidator(_check_count)]
-
-
-def resolve_count(text: str, total: int, *, round_up: bool) -> int:
-    """Turn "2" or "25%" of ``total`` into a number.
-
-    >>> resolve_count("25%", 10, round_up=True), resolve_count("25%", 10, round_up=False)
-    (3, 2)
-    """
-    if not text.endswith("%"):
-        return int(text)
-    share = int(text[:-1]) * total
-    return -(-share // 100) if round_up else share // 100
 
 
 class RestartPolicyName(Choice):
@@ -123,50 +99,6 @@ class RestartPolicy(Model):
     def _whole(self) -> Self:
         if self.policy is RestartPolicyName.NEVER and self.max_retries:
             raise ValueError("max_retries: has no meaning with policy NEVER")
-        return self
-
-
-class Strategy(Choice):
-    """How a new revision replaces the old one."""
-
-    ROLLING_UPDATE = "ROLLING_UPDATE"
-    RECREATE = "RECREATE"
-    BLUE_GREEN = "BLUE_GREEN"
-    CANARY = "CANARY"
-
-
-class RolloutStrategy(Model):
-    """The bounds that hold while a new revision replaces the old one."""
-
-    strategy: Strategy = Strategy.ROLLING_UPDATE
-    max_surge: CountOrPercent = "25%"
-    max_unavailable: CountOrPercent = "25%"
-    min_available: CountOrPercent = ""
-    pause_duration: Duration = datetime.timedelta(0)
-    min_ready_time: Duration = datetime.timedelta(0)
-    progress_deadline: Duration = datetime.timedelta(seconds=600)
-    drain_time: Duration = Field(
-        default=datetime.timedelta(seconds=5),
-        description="Longest time that connections to published ports get to end before the stop signal.",
-    )
-
-    @field_validator("strategy")
-    @classmethod
-    def _supported(cls, value: Strategy) -> Strategy:
-        if value in (Strategy.BLUE_GREEN, Strategy.CANARY):
-            raise ValueError(f"not supported yet: {value}; use ROLLING_UPDATE or RECREATE")
-        return value
-
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
-        given = self.model_fields_set & {"max_surge", "max_unavailable", "min_available", "pause_duration"}
-        if self.strategy is Strategy.RECREATE:
-            defaults = RolloutStrategy.model_fields
-            wrong = sorted(name for name in given if getattr(self, name) != defaults[name].default)
-            if wrong:
-                raise ValueError(f"{wrong[0]}: has no meaning with RECREATE")
-        if self.progress_deadline <= self.min_ready_time:
-            raise ValueError("progress_deadline: must be above min_ready_time")
         return self
 
 
@@ -221,6 +153,8 @@ class ImagePullPolicy(Choice):
 class WorkloadSpec(Model):
     """How to run a set of identical containers ("replicas")."""
 
+    _derived: ClassVar[tuple[str, ...]] = ("template_hash",)
+
     image: Annotated[str, AfterValidator(_check_image), StringConstraints(strict=True)]
     command: tuple[Text, ...] = Field(
         default=(), max_length=1024, description="Replaces the image's entrypoint."
@@ -246,6 +180,13 @@ class WorkloadSpec(Model):
     pull_secrets: tuple[PullSecret, ...] = Field(default=(), max_length=16)
     security_context: SecurityContext = SecurityContext()
     runtime_class_name: Annotated[str, StringConstraints(pattern=r"^([a-z0-9][a-z0-9-]{0,62})?$")] = ""
+    stdin: Annotated[bool, Field(strict=True)] = Field(
+        default=False,
+        description="Keeps standard input open for attach; without it the program reads nothing.",
+    )
+    tty: Annotated[bool, Field(strict=True)] = Field(
+        default=False, description="Runs the program on a terminal, standard input included."
+    )
 
     @field_validator("ports")
     @classmethod
@@ -289,7 +230,7 @@ class WorkloadSpec(Model):
         """The same as answers show it: without passwords."""
         return self.replaced(pull_secrets=hidden(self.pull_secrets)) if self.pull_secrets else self
 
-    @property
+    @cached_property
     def template_hash(self) -> str:
         """Same for two specs whose replicas would be identical: what makes a revision.
 
@@ -325,6 +266,12 @@ class WorkloadRecord(Model):
     delete_grace: Duration | None = None
     #: Bumped by "restart": part of what makes a revision.
     restart_count: int = 0
+    #: The restart that made ``restart_count`` asked the registry for the image anew.
+    pull: bool = False
+    #: The revision that an undo made the newest again; 0 after any other change.
+    restores: int = 0
+    #: What was asked of the rollout that is (or was) on.
+    intent: RolloutIntent = RolloutIntent()
     author: str = ""
     message: str = ""
     #: Revision of the store at which this was written last; set on reading, never stored.

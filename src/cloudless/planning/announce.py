@@ -18,7 +18,7 @@ def workload_event(
     workload: WorkloadRecord, now: datetime.datetime, reason: str, message: str, *, warning: bool = False
 ) -> Event:
     """Something that happened to a workload."""
-    return Event(
+    return Event.trusted(
         at=now,
         severity=Severity.WARNING if warning else Severity.NORMAL,
         reason=reason,
@@ -39,7 +39,7 @@ def replica_event(
     warning: bool = False,
 ) -> Event:
     """Something that happened to a replica; ``node`` is the name of its node."""
-    return Event(
+    return Event.trusted(
         at=now,
         severity=Severity.WARNING if warning else Severity.NORMAL,
         reason=reason,
@@ -56,7 +56,7 @@ def node_event(
     node: NodeRecord, now: datetime.datetime, reason: str, message: str, *, warning: bool = False
 ) -> Event:
     """Something that happened to a node."""
-    return Event(
+    return Event.trusted(
         at=now,
         severity=Severity.WARNING if warning else Severity.NORMAL,
         reason=reason,

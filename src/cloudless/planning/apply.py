@@ -9,6 +9,7 @@ from __future__ import annotations
 from cloudless.domain.cluster import Cluster
 from cloudless.domain.plan import (
     Plan,
+    PutJournal,
     PutNode,
     PutReplica,
     PutRevision,
@@ -48,3 +49,5 @@ def apply_in_place(cluster: Cluster, plan: Plan) -> None:
                     cluster.drop_revision(workload_id, number)
             case PutNode(node):
                 cluster.nodes[node.id] = node
+            case PutJournal():
+                pass  # journals are not among the facts that plans are made on

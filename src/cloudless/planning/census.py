@@ -8,8 +8,10 @@ what is shown is what is acted on. Nothing here decides what to do.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from cloudless.domain.cluster import Cluster
 from cloudless.domain.node import NodePhase, NodeRecord
@@ -18,6 +20,10 @@ from cloudless.domain.revision import Revision
 from cloudless.domain.workload import WorkloadRecord
 
 _CONNECTED = frozenset({NodePhase.READY, NodePhase.NOT_READY})
+#: Members by short names: every replica is judged by them, and looking one up in its enum is slow.
+_LOST = NodePhase.LOST
+_PENDING, _STARTING, _RUNNING = ReplicaPhase.PENDING, ReplicaPhase.STARTING, ReplicaPhase.RUNNING
+_STOPPING, _SUCCEEDED, _UNKNOWN = ReplicaPhase.STOPPING, ReplicaPhase.SUCCEEDED, ReplicaPhase.UNKNOWN
 
 
 class Standing(NamedTuple):
@@ -36,16 +42,13 @@ class Standing(NamedTuple):
     available: bool
     #: When time alone makes it available.
     available_at: datetime.datetime | None
+    #: It has come as far as it ever will: available, or ended well.
+    settled: bool
 
     @property
     def lost(self) -> bool:
         """It is to be replaced (or forgotten): its node is lost, and it had not ended before."""
         return self.node_lost and (not self.record.run or self.phase not in ENDED)
-
-    @property
-    def settled(self) -> bool:
-        """It has come as far as it ever will: available, or ended well."""
-        return self.available or self.phase is ReplicaPhase.SUCCEEDED
 
     @property
     def title(self) -> str:
@@ -57,14 +60,15 @@ def current_numbers(known: Mapping[int, Revision], target: Revision | None) -> f
     """Numbers of the ``known`` revisions whose replicas are as good as ``target``'s.
 
     A change that is taken back gives a new revision with an old template: replicas of
-    the old one that are still there need no replacement.
+    the old one that are still there need no replacement. Nor do those of a revision that
+    is restored after a restart of it went wrong.
     """
     if target is None:
         return frozenset()
     return frozenset(
         number
         for number, revision in known.items()
-        if revision.template_hash == target.template_hash
+        if (revision.template_hash == target.template_hash or number == target.restores)
         and (revision.image_digest in ("", target.image_digest) or not target.image_digest)
     ) | {target.number}
 
@@ -77,17 +81,19 @@ def stand(
     now: datetime.datetime,
 ) -> Standing:
     """Judge one replica at ``now``."""
+    node_id = record.node_id
+    if not node_id:
+        phase = _PENDING if record.run else _STOPPING
+        return Standing(
+            record, None, None, phase, record.revision in current, False, False, False, None, False
+        )
     observation = cluster.observations.get(record.id)
-    if not record.node_id:
-        phase = ReplicaPhase.PENDING if record.run else ReplicaPhase.STOPPING
-        return Standing(record, None, None, phase, record.revision in current, False, False, False, None)
-    node = cluster.nodes.get(record.node_id)
-    if observation is not None and observation.node_id not in ("", record.node_id):
+    if observation is not None and observation.node_id not in (node_id, ""):
         observation = None
-    node_lost = node is None or node.phase is NodePhase.LOST
-    connected = node is not None and node.phase in _CONNECTED
-    phase = _phase(record, observation, connected)
-    ready = phase is ReplicaPhase.RUNNING and record.run and observation is not None and observation.ready
+    node = cluster.nodes.get(node_id)
+    node_phase = node.phase if node is not None else _LOST
+    phase = _phase(record, observation, node_phase in _CONNECTED)
+    ready = phase is _RUNNING and record.run and observation is not None and observation.ready
     available, available_at = ready, None
     if ready and min_ready and observation is not None:
         available_at = (observation.ready_since or now) + min_ready
@@ -100,24 +106,24 @@ def stand(
         node,
         phase,
         record.revision in current,
-        node_lost,
+        node_phase is _LOST,
         ready,
         available,
         available_at,
+        available or phase is _SUCCEEDED,
     )
 
 
 def _phase(record: ReplicaRecord, observation: Observation | None, connected: bool) -> ReplicaPhase:
     """The phase that is true of a placed replica: no node's word is taken for more than it is."""
-    if observation is not None and observation.phase in ENDED:
-        return observation.phase
+    seen = observation.phase if observation is not None else _PENDING
+    if seen in ENDED:
+        return seen
     if not connected:
-        return ReplicaPhase.UNKNOWN
+        return _UNKNOWN
     if not record.run:
-        return ReplicaPhase.STOPPING
-    if observation is None or observation.phase is ReplicaPhase.PENDING:
-        return ReplicaPhase.STARTING
-    return observation.phase
+        return _STOPPING
+    return _STARTING if seen is _PENDING else seen
 
 
 class Census:
@@ -137,7 +143,7 @@ class Census:
         self.abandoned: list[Standing] = []
         for one in self.everyone:
             run = one.record.run
-            if one.lost:
+            if one.node_lost and one.lost:
                 (self.lost if run else self.abandoned).append(one)
             elif not run:
                 self.leaving.append(one)
@@ -150,9 +156,34 @@ class Census:
         return self.old + self.new
 
     @property
+    def everyone_but_old(self) -> list[Standing]:
+        """All but those of older templates that are meant to run: far fewer when a rollout begins."""
+        return self.new + self.leaving + self.lost + self.abandoned
+
+    @property
     def existing(self) -> int:
         """Replicas that hold resources or will: the number that ``max_surge`` bounds."""
         return len(self.old) + len(self.new) + len(self.leaving)
+
+    def summary(self, target: int) -> str:
+        """What is there, in one line, the ``target`` revision first.
+
+        ``2 of revision 5 (1 available), 3 of revision 4 (3 available), 1 leaving``: numbers, since
+        what is new and what is old changes places on the way back.
+        """
+        sizes = Counter([one.record.revision for one in self.staying])
+        settled = Counter([one.record.revision for one in self.staying if one.settled])
+        sizes[target] += 0
+        parts = [
+            f"{sizes[number]} of revision {number}"
+            + (f" ({settled[number]} available)" if sizes[number] else "")
+            for number in sorted(sizes, key=lambda number: (number != target, -number))
+        ]
+        if self.leaving:
+            parts.append(f"{len(self.leaving)} leaving")
+        if self.lost:
+            parts.append(f"{len(self.lost)} on lost nodes")
+        return ", ".join(parts)
 
     @property
     def replacing(self) -> bool:
@@ -170,9 +201,8 @@ def take_census(
     return Census(found)
 
 
-def by_ordinal(one: Standing) -> tuple[int, datetime.datetime, str]:
-    """Order for showing and for replacing: by ordinal, older ones first."""
-    return one.record.ordinal, one.record.created_at, one.record.id
+#: Order for showing and for replacing: by ordinal, older ones first.
+by_ordinal: Callable[[Standing], Any] = attrgetter("record.ordinal", "record.created_at", "record.id")
 
 
 def leaving_order(one: Standing) -> tuple[bool, bool, bool, float, int, str]:

@@ -11,17 +11,28 @@ import datetime
 from collections.abc import Sequence
 
 from cloudless.domain.replica import ReplicaPhase
-from cloudless.domain.status import Condition, Refusal, Rollout, RolloutPhase
+from cloudless.domain.rollout import Rollout, RolloutPhase
+from cloudless.domain.status import Condition, Refusal
+from cloudless.planning.bounds import Bounds
 from cloudless.planning.census import Census, Standing
 from cloudless.planning.limits import MAX_QUOTED
-from cloudless.planning.progress import trouble_of, worst_of
-from cloudless.planning.rolling import Bounds
+from cloudless.planning.trouble import counted, trouble_of, worst_of
 
 Refusals = dict[str, tuple[Refusal, ...]]
 _Judgement = tuple[str, str, str]
+_PROGRESSING = {
+    RolloutPhase.PROGRESSING: ("True", "RolloutProgressing"),
+    RolloutPhase.PAUSED: ("Unknown", "RolloutPaused"),
+    RolloutPhase.WAITING_PROMOTION: ("Unknown", "RolloutWaitsForPromotion"),
+    RolloutPhase.FAILED: ("False", "RolloutFailed"),
+    RolloutPhase.ROLLING_BACK: ("False", "RolloutGoesBack"),
+    RolloutPhase.ROLLED_BACK: ("False", "RolloutRolledBack"),
+    RolloutPhase.ABORTED: ("False", "RolloutAborted"),
+    RolloutPhase.SUPERSEDED: ("True", "RolloutSuperseded"),
+}
 
 
-def judge(
+def judge_conditions(
     census: Census,
     bounds: Bounds,
     rollout: Rollout | None,
@@ -107,14 +118,13 @@ def _progressing(rollout: Rollout | None) -> _Judgement:
     what = f"revision {rollout.revision}"
     if rollout.phase is RolloutPhase.COMPLETED:
         return "True", "RolloutCompleted", f"{what} is rolled out"
-    if rollout.phase is RolloutPhase.STALLED:
-        return "False", "RolloutStalled", f"{what}: {rollout.because}"
-    return "True", "RolloutProgressing", f"{what}: {rollout.because}"
+    status, reason = _PROGRESSING[rollout.phase]
+    return status, reason, f"{what}: {rollout.because}"
 
 
 def _placed(census: Census, refusals: Refusals) -> _Judgement:
     pending = [one for one in census.staying if not one.record.node_id]
     if not pending:
         return "True", "AllPlaced", "every replica has a node"
-    text = f"{len(pending)} replicas without a node: {pending[0].title}: {explain(pending[0], refusals)}"
+    text = f"{counted(len(pending))} without a node: {pending[0].title}: {explain(pending[0], refusals)}"
     return "False", "NoNodeFits", text

@@ -1,21 +1,20 @@
 """Plans in words: the steps that dry runs and ``diff`` show.
 
-``describe_plan`` says what one plan does. ``rehearse`` goes on to the end: it plays the
-plans through on a copy of the cluster whose nodes do all they are told without fail and
-without delay, so that a rollout is shown step by step with what each keeps available.
+``describe_plan`` says what one plan does, in the order that a person thinks of it.
+``rehearsal`` plays plans through to the end of a rollout.
 """
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cloudless.domain.cluster import Cluster
-from cloudless.domain.node import NodePhase
 from cloudless.domain.plan import (
     Action,
     Plan,
+    PutJournal,
     PutReplica,
     PutRevision,
     PutStatus,
@@ -23,39 +22,46 @@ from cloudless.domain.plan import (
     RemoveRevision,
     RemoveWorkload,
 )
-from cloudless.domain.replica import Observation, ReplicaPhase, ReplicaRecord
+from cloudless.domain.quantity import format_duration
+from cloudless.domain.replica import ReplicaRecord
+from cloudless.domain.rollout import JournalEntry, RolloutPhase
 from cloudless.domain.status import Refusal
-from cloudless.planning.apply import apply_in_place
 from cloudless.planning.revisions import describe_change
-from cloudless.planning.status import view_workload
-from cloudless.planning.workload import plan_workload
 
-#: Plans of one rehearsal; a longer rollout is shown up to here.
-MAX_REHEARSED = 200
+#: What is read first when several things are done at once.
+_ORDER = ("revision", "create", "place", "switch", "weigh", "stop", "remove", "judge", "end", "delete")
+#: Verbs of the journal that are steps of their own; the others show in replicas and waits.
+_JOURNALED = frozenset({"switch", "weigh", "judge", "end"})
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedStep:
-    """One line of a plan: ``action`` is create, stop, remove, revision, wait or delete.
+    """One line of a plan.
 
-    ``wait`` is how long is waited, ``refusals`` why a replica has no ``node``, ``score``
-    the terms that chose one.
+    ``action`` is revision, create, place, stop, remove, delete, wait, one of the journal's
+    switch, weigh, judge, end, or more (cut off). ``wait`` is how long is waited,
+    ``refusals`` why a replica has no ``node``, ``score`` the terms that chose one. Steps of
+    one ``stage`` (from 1) are taken together; while that is going on ``available`` replicas
+    are left and ``existing`` are there, those included that start or stop.
     """
 
     action: str
     replica: str = ""
     node: str = ""
     because: str = ""
-    score: dict[str, float] = field(default_factory=dict)
+    score: Mapping[str, float] = field(default_factory=dict)
     refusals: tuple[Refusal, ...] = ()
     wait: datetime.timedelta = datetime.timedelta(0)
+    stage: int = 0
+    available: int = 0
+    existing: int = 0
 
     @property
     def sentence(self) -> str:
         """The step as a person reads it."""
         where = f" on {self.node}" if self.node else ""
-        if self.action == "wait":
-            return f"wait {self.wait.total_seconds():g} s: {self.because}"
+        if self.wait:
+            return f"wait {format_duration(self.wait)}: {self.because}"
         if self.refusals:
             reasons = "; ".join(
                 f"{one.node}: {one.reason}" if one.node else one.reason for one in self.refusals
@@ -71,57 +77,25 @@ def describe_plan(cluster: Cluster, plan: Plan) -> tuple[PlannedStep, ...]:
     for action in plan.actions:
         if isinstance(action, PutStatus):
             refusals = action.status.refusals
-    steps = [_describe(cluster, action, refusals) for action in plan.actions]
-    return tuple(step for step in steps if step is not None)
+    found = (_describe(cluster, action, plan, refusals) for action in plan.actions)
+    return tuple(sorted((step for step in found if step is not None), key=_place_of))
 
 
-def rehearse(
-    cluster: Cluster, workload_id: str, now: datetime.datetime, new_id: Callable[[], str]
-) -> tuple[PlannedStep, ...]:
-    """All steps until nothing is left to do, were every node to do at once what it is told.
-
-    ``cluster`` is not touched. Ends early where a replica finds no node.
-    """
-    world = cluster.copy()
-    steps: list[PlannedStep] = []
-    for _ in range(MAX_REHEARSED):
-        plan = plan_workload(world, workload_id, now, new_id)
-        found = describe_plan(world, plan)
-        steps.extend(found)
-        apply_in_place(world, plan)
-        if workload_id not in world.workloads or any(step.refusals for step in found):
-            break
-        if _obey(world, workload_id, now) or plan.actions:
-            continue
-        until = _pause(world, workload_id, now)
-        if until is None:
-            break
-        steps.append(PlannedStep("wait", because=_counts(world, workload_id, now), wait=until - now))
-        now = until
-    return tuple(steps)
+def _place_of(step: PlannedStep) -> int:
+    return _ORDER.index(step.action)
 
 
 def _describe(
-    cluster: Cluster, action: Action, refusals: dict[str, tuple[Refusal, ...]]
+    cluster: Cluster, action: Action, plan: Plan, refusals: Mapping[str, tuple[Refusal, ...]]
 ) -> PlannedStep | None:
     match action:
         case PutReplica(replica) if replica.run:
-            node = cluster.nodes.get(replica.node_id)
-            because = f"revision {replica.revision}"
-            return PlannedStep(
-                "create",
-                _title(replica),
-                node.name if node else "",
-                because,
-                replica.score,
-                refusals.get(replica.id, ()),
-            )
+            return _placed(cluster, replica, plan, refusals)
         case PutReplica(replica):
             return PlannedStep("stop", _title(replica), _node_name(cluster, replica), replica.because)
         case RemoveReplica(replica):
-            return PlannedStep(
-                "remove", _title(replica), _node_name(cluster, replica), "nothing is left of it"
-            )
+            because = replica.because if not replica.run else "it has no node to stop on"
+            return PlannedStep("remove", _title(replica), _node_name(cluster, replica), because)
         case PutRevision(revision) if revision.number not in cluster.revisions.get(revision.workload_id, {}):
             before = cluster.newest_revision(revision.workload_id)
             return PlannedStep("revision", because=describe_change(before, revision))
@@ -129,7 +103,35 @@ def _describe(
             return PlannedStep("remove", because=f"revision {number} is older than those kept")
         case RemoveWorkload():
             return PlannedStep("delete", because="nothing is left of the workload")
+        case PutJournal(entry):
+            return _journaled(entry)
     return None
+
+
+def _placed(
+    cluster: Cluster, replica: ReplicaRecord, plan: Plan, refusals: Mapping[str, tuple[Refusal, ...]]
+) -> PlannedStep | None:
+    """A replica that is new, or that gets its node now."""
+    known = cluster.replicas.get(replica.id)
+    if known is not None and (known.node_id or not replica.node_id):
+        return None
+    against = () if replica.node_id else refusals.get(replica.id) or next(iter(refusals.values()), ())
+    return PlannedStep(
+        "create" if known is None else "place",
+        _title(replica),
+        _node_name(cluster, replica),
+        f"revision {replica.revision}",
+        plan.scores.get(replica.id, replica.score),
+        against,
+    )
+
+
+def _journaled(entry: JournalEntry) -> PlannedStep | None:
+    """Decisions that no record of a replica shows: traffic, failing, going back, the end."""
+    if entry.verb not in _JOURNALED or entry.phase is RolloutPhase.SUPERSEDED:
+        return None
+    why = f" ({entry.because})" if entry.because else ""
+    return PlannedStep(entry.verb, because=f"{entry.decided}{why}")
 
 
 def _title(replica: ReplicaRecord) -> str:
@@ -139,46 +141,3 @@ def _title(replica: ReplicaRecord) -> str:
 def _node_name(cluster: Cluster, replica: ReplicaRecord) -> str:
     node = cluster.nodes.get(replica.node_id)
     return node.name if node else ""
-
-
-def _obey(world: Cluster, workload_id: str, now: datetime.datetime) -> bool:
-    """Let the nodes do what the records say; whether that changed anything."""
-    changed = False
-    for replica in list(world.replicas_of(workload_id)):
-        node = world.nodes.get(replica.node_id)
-        if node is None or node.phase is not NodePhase.READY:
-            continue
-        seen = world.observations.get(replica.id)
-        if not replica.run:
-            world.drop_observation(replica.id)
-            world.drop_replica(replica.id)
-            changed = True
-        elif seen is None or seen.phase in (ReplicaPhase.PENDING, ReplicaPhase.STARTING):
-            world.put_observation(_running(replica, now))
-            changed = True
-    return changed
-
-
-def _running(replica: ReplicaRecord, now: datetime.datetime) -> Observation:
-    return Observation(
-        replica_id=replica.id,
-        workload_id=replica.workload_id,
-        node_id=replica.node_id,
-        phase=ReplicaPhase.RUNNING,
-        ready=True,
-        started_at=now,
-        ready_since=now,
-    )
-
-
-def _pause(world: Cluster, workload_id: str, now: datetime.datetime) -> datetime.datetime | None:
-    """When something goes on by time alone: a pause between batches, or ``min_ready_time``."""
-    view = view_workload(world, workload_id, now)
-    rollout = view.status.rollout if view.status else None
-    paused = rollout.paused_until if rollout else None
-    return min((at for at in (view.valid_until, paused) if at is not None and at > now), default=None)
-
-
-def _counts(world: Cluster, workload_id: str, now: datetime.datetime) -> str:
-    view = view_workload(world, workload_id, now)
-    return f"{view.available} of {view.desired} available, {view.updated} updated"

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from cloudless.domain.cluster import Cluster
 from cloudless.domain.event import Event
-from cloudless.domain.plan import Action, Plan, PutReplica, RemoveReplica
+from cloudless.domain.plan import Action, Plan, PutJournal, PutReplica, RemoveReplica
 from cloudless.domain.replica import ReplicaRecord
 from cloudless.domain.revision import Revision
+from cloudless.domain.rollout import JournalEntry, Rollout
 from cloudless.domain.workload import WorkloadRecord
-from cloudless.planning.announce import replica_event
+from cloudless.planning.announce import replica_event, workload_event
 from cloudless.planning.census import Census, Standing, by_ordinal, current_numbers, stand, take_census
-from cloudless.planning.limits import MAX_REPLICA_CHANGES
+from cloudless.planning.limits import MAX_JOURNAL_ENTRIES, MAX_REPLICA_CHANGES
 
 
 class Draft:
@@ -34,31 +36,80 @@ class Draft:
     ) -> None:
         self.cluster = cluster
         self.workload = workload
-        #: All revisions as this plan leaves them, and the newest one: what replicas should be.
-        self.revisions = revisions
+        #: All revisions as this plan leaves them, and the one that replicas are made from.
+        self.revisions = dict(revisions)
         self.target = revisions[max(revisions)]
+        #: The rollout as this plan leaves it; set by the planner before anything is stepped.
+        self.rollout: Rollout
         self.now = now
         self.new_id = new_id
         self.actions: list[Action] = []
         self.events: list[Event] = []
         self.scores: dict[str, dict[str, float]] = {}
-        self.stepped = False
-        self._because: list[str] = []
+        #: The plan's reasons in their order; the values say nothing.
+        self._because: dict[str, None] = {}
         self._wakes: list[datetime.datetime] = []
         self._budget = MAX_REPLICA_CHANGES
-        self._current = current_numbers(revisions, self.target)
         #: Replica id -> place of its PutReplica among the actions.
         self._puts: dict[str, int] = {}
         self._dropped: set[int] = set()
-        first = take_census(cluster, workload, self._current, now)
-        self._standings = {one.record.id: one for one in first.everyone}
-        self._census: Census | None = first
+        self._current = current_numbers(self.revisions, self.target)
+        self._min_ready = workload.spec.rollout.min_ready_time
+        #: By replica id; in the order of a census unless replicas were added since it was taken.
+        self._standings: dict[str, Standing] = {}
+        self._added = False
+        self._census: Census | None = None
+        self._look()
+
+    def aim(self, number: int) -> None:
+        """Make replicas from another revision; to be called before any replica is changed."""
+        if number != self.target.number:
+            self.target = self.revisions[number]
+            self._current = current_numbers(self.revisions, self.target)
+            self._look()
+
+    def revise(self, number: int, **changes: Any) -> None:
+        """Note with a revision how its rollout stands."""
+        if number in self.revisions:
+            self.revisions[number] = self.revisions[number].replaced(**changes)
+
+    def tell(self, reason: str, text: str, *, warning: bool = False) -> None:
+        """Add an event about the workload, and say the same."""
+        self.events.append(workload_event(self.workload, self.now, reason, text, warning=warning))
+        self.say(text)
+
+    def note(self, verb: str, decided: str, because: str = "", *, seen: str = "") -> None:
+        """Write one decision into the journal of the rollout; the numbers of entries are bounded.
+
+        A rollout that never ends (one that fails and is retried for ever) must not fill the store.
+        """
+        rollout = self.rollout
+        if rollout.journal >= MAX_JOURNAL_ENTRIES:
+            return
+        number = rollout.journal + 1
+        entry = JournalEntry(
+            workload_id=self.workload.id,
+            revision=rollout.revision,
+            sequence=number,
+            at=self.now,
+            verb=verb,
+            seen=seen or self.census.summary(rollout.target),
+            decided=decided,
+            because=because,
+            phase=rollout.phase,
+        )
+        self.actions.append(PutJournal(entry))
+        self.rollout = rollout.replaced(journal=number)
 
     @property
     def census(self) -> Census:
         """The replicas as they are and as this plan leaves them."""
+        if self._added:
+            in_order = sorted(self._standings.values(), key=by_ordinal)
+            self._standings = {one.record.id: one for one in in_order}
+            self._added = False
         if self._census is None:
-            self._census = Census(sorted(self._standings.values(), key=by_ordinal))
+            self._census = Census(self._standings.values())
         return self._census
 
     def spend(self) -> bool:
@@ -71,8 +122,8 @@ class Draft:
 
     def say(self, because: str) -> None:
         """Add a reason to the plan's own."""
-        if because and because not in self._because:
-            self._because.append(because)
+        if because:
+            self._because[because] = None
 
     def wake(self, at: datetime.datetime) -> None:
         """Look again at ``at``, even if nothing changes."""
@@ -93,8 +144,8 @@ class Draft:
             self.actions.append(PutReplica(record))
         else:
             self.actions[known] = PutReplica(record)
-        min_ready = self.workload.spec.rollout.min_ready_time
-        self._standings[record.id] = stand(self.cluster, record, self._current, min_ready, self.now)
+        self._added = self._added or record.id not in self._standings
+        self._standings[record.id] = stand(self.cluster, record, self._current, self._min_ready, self.now)
         self._census = None
 
     def remove(self, one: Standing, because: str) -> bool:
@@ -131,6 +182,11 @@ class Draft:
             because="; ".join(self._because),
             scores=self.scores,
         )
+
+    def _look(self) -> None:
+        first = take_census(self.cluster, self.workload, self._current, self.now)
+        self._standings = {one.record.id: one for one in first.everyone}
+        self._census = first
 
     def _tell_stopped(self, one: Standing, because: str) -> None:
         self.say(because)

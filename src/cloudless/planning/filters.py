@@ -16,6 +16,9 @@ from cloudless.domain.security import SeccompType, SecurityContext
 from cloudless.domain.usage import Demand, NodeUsage
 from cloudless.domain.workload import WorkloadSpec
 
+#: Most addresses of a node that a refusal names.
+MAX_SHOWN_ADDRESSES = 4
+
 Check = Callable[[NodeRecord, NodeUsage], str]
 
 
@@ -39,6 +42,8 @@ def filters_for(spec: WorkloadSpec, demand: Demand) -> list[Filter]:
     found.extend(Filter(check) for check in _resources(demand))
     if demand.ports or demand.published:
         found.append(Filter(_ports(demand)))
+    if demand.bound:
+        found.append(Filter(_address(demand)))
     return found
 
 
@@ -139,6 +144,22 @@ def _ports(demand: Demand) -> Check:
             if holder:
                 return f"port {port} cannot be published: {holder} has it"
         return ""
+
+    return check
+
+
+def _address(demand: Demand) -> Check:
+    """Ports that are bound to an address of their own want a node that has it."""
+
+    def check(node: NodeRecord, _: NodeUsage) -> str:
+        has = node.facts.capabilities.addresses
+        port = demand.homeless(has)
+        if port is None:
+            return ""
+        more = ", ..." if len(has) > MAX_SHOWN_ADDRESSES else ""
+        return (
+            f"needs address {port.address} for port {port}, has {', '.join(has[:MAX_SHOWN_ADDRESSES])}{more}"
+        )
 
     return check
 

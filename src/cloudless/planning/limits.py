@@ -6,6 +6,13 @@ from __future__ import annotations
 #: event each, and the few other writes of a plan, this stays below 128 operations, which
 #: is what an etcd transaction takes.
 MAX_REPLICA_CHANGES = 50
+#: Entries in the journal of one revision's rollout.
+MAX_JOURNAL_ENTRIES = 1_000
+#: Replicas that a tree of reasons speaks of one by one.
+MAX_EXPLAINED = 8
+#: Log lines and bytes of them that are kept with a failure.
+MAX_LOG_LINES = 20
+MAX_LOG_CHARACTERS = 4_096
 #: Nodes whose refusal is spelled out; the others are counted.
 MAX_REFUSALS = 20
 #: Replicas without a node whose refusals are stored; the others of a revision share them.

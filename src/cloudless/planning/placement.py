@@ -51,17 +51,15 @@ def _place_all(draft: Draft, search: _Search, waiting: list[Standing], before: R
         if found is None:
             return _explain(draft, search, waiting[position:], before)
         room, score = found
-        node = room.record
-        record = one.record.replaced(
-            node_id=node.id, placed_at=draft.now, score=score.terms, because=f"placed on {node.name}"
-        )
+        where, title = f"placed on {room.name}", one.title
+        record = one.record.replaced(node_id=room.id, placed_at=draft.now, score=score.terms, because=where)
         if not draft.change(record):
             break
         search.take(room)
         draft.scores[record.id] = record.score
-        text = f"{one.title} placed on {node.name} (score {score.total:.2f})"
-        draft.events.append(replica_event(record, draft.now, "ReplicaPlaced", text, node=node.name))
-        draft.say(f"placed {one.title} on {node.name}")
+        text = f"{title} {where} (score {score.total:.2f})"
+        draft.events.append(replica_event(record, draft.now, "ReplicaPlaced", text, node=room.name))
+        draft.say(f"placed {title} on {room.name}")
     return {}
 
 
@@ -126,15 +124,17 @@ class _Search:
 
     def take(self, room: NodeRoom) -> None:
         """Reserve one replica's demand in the room that ``best`` gave."""
-        ledger, node = self._ledger, room.record
-        ledger.changed[node.id] = room.with_one_more(self._demand)
-        ledger.own[node.id] += 1
+        ledger, left = self._ledger, room.with_one_more(self._demand)
+        ledger.changed[room.id] = left
+        ledger.own[room.id] += 1
         if self._near is not None:
-            self._near.take(node)
+            self._near.take(room.record)
         elif self._heap:
-            heapq.heappop(self._heap)
-            for entry in self._scored((ledger.changed[node.id],)):
-                heapq.heappush(self._heap, entry)
+            entry = next(self._scored((left,)), None)
+            if entry is None:
+                heapq.heappop(self._heap)
+            else:
+                heapq.heapreplace(self._heap, entry)
 
     def refusals(self) -> tuple[tuple[Refusal, ...], str]:
         """Why each node was refused, by name, and the first of the security reasons."""

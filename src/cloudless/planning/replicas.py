@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cloudless.domain.replica import ReplicaRecord
-from cloudless.domain.workload import Strategy
-from cloudless.planning.census import Census, Standing, leaving_order
+from cloudless.domain.rollout import Stage
+from cloudless.domain.strategy import Strategy
+from cloudless.planning.bounds import Bounds
+from cloudless.planning.census import Census, Standing
 from cloudless.planning.draft import Draft
-from cloudless.planning.rolling import Bounds, Step
 
 
 def clear_lost(draft: Draft, bounds: Bounds) -> None:
@@ -40,20 +41,37 @@ def clear_lost(draft: Draft, bounds: Bounds) -> None:
 
 
 def lacking_old(draft: Draft, bounds: Bounds, *, placed: bool = False) -> int:
-    """Replicas of older revisions that the floor needs beside those that are there.
+    """Replicas of older revisions that are needed beside those that are there.
 
     With ``placed``, those that have no node yet do not count as there.
     """
-    if draft.workload.spec.rollout.strategy is Strategy.RECREATE:
-        return 0
     there = sum(bool(one.record.node_id) or not placed for one in draft.census.old)
-    return bounds.floor - there - sum(one.settled for one in draft.census.new)
+    return wanted_old(draft, bounds) - there
+
+
+def wanted_old(draft: Draft, bounds: Bounds) -> int:
+    """Replicas of older revisions that are to be there now.
+
+    A set that has all the traffic is kept whole; a rolling update keeps its floor.
+    """
+    rollout, strategy = draft.rollout, draft.workload.spec.rollout.strategy
+    if strategy is Strategy.RECREATE:
+        return 0
+    early = rollout.stage in (Stage.SURGE, Stage.PROMOTE) and not rollout.back_to
+    if strategy is Strategy.BLUE_GREEN:
+        return bounds.desired if early else 0
+    if strategy is Strategy.CANARY and early:
+        return bounds.desired
+    return bounds.floor - sum(one.settled for one in draft.census.new)
 
 
 def stop_duplicates(draft: Draft) -> None:
     """Of two replicas with one ordinal only the first stays: a lost node came back in time."""
+    staying = draft.census.staying
+    if len({one.record.ordinal for one in staying}) == len(staying):
+        return
     seen: dict[int, Standing] = {}
-    for one in sorted(draft.census.staying, key=_keeping_order):
+    for one in sorted(staying, key=_keeping_order):
         if one.record.ordinal in seen:
             draft.stop(one, "the replica that it was to replace is back")
         else:
@@ -67,7 +85,8 @@ def heal_old(draft: Draft, bounds: Bounds) -> None:
     succeed must not cost the replicas that still serve.
     """
     census = draft.census
-    lost = [one for one in census.lost if not one.current]
+    led = {share.revision for share in draft.rollout.shares if share.percent}
+    lost = [one for one in census.lost if not one.current and (not led or one.record.revision in led)]
     if not lost:
         return
     held = {one.record.ordinal for one in census.staying}
@@ -77,29 +96,10 @@ def heal_old(draft: Draft, bounds: Bounds) -> None:
         _create(draft, one.record.ordinal, one.record.revision, f"{one.title} is on a lost node")
 
 
-def settle_count(census: Census, desired: int) -> Step:
-    """The step when all replicas are of the wanted template: create what lacks, stop what exceeds.
-
-    Stopped first are those without a node, then those not ready, then the newest.
-    """
-    lacking = desired - len(census.new)
-    if lacking >= 0:
-        return Step(births=lacking, because=f"{lacking} of {desired} replicas lacking" if lacking else "")
-    surplus = sorted(census.new, key=leaving_order)[:-lacking]
-    return Step(stops=tuple(surplus), because=f"{len(surplus)} more than the {desired} wanted")
-
-
-def take_step(draft: Draft, step: Step, why_stop: str, why_create: str) -> None:
-    """Put a step's stops, then its births, into the plan."""
-    if step.births or step.stops:
-        draft.stepped = True
-        draft.say(step.because)
-    for one in step.stops:
-        draft.stop(one, why_stop)
+def surge(draft: Draft, count: int, revision: int, because: str) -> bool:
+    """Put the creation of replicas into the plan; whether there was room in it for all."""
     ordinals = free_ordinals(draft.census)
-    for _ in range(step.births):
-        if not _create(draft, next(ordinals), draft.target.number, why_create):
-            return
+    return all(_create(draft, next(ordinals), revision, because) for _ in range(count))
 
 
 def free_ordinals(census: Census) -> Iterator[int]:
@@ -115,7 +115,7 @@ def free_ordinals(census: Census) -> Iterator[int]:
 def _create(draft: Draft, ordinal: int, revision: int, because: str) -> bool:
     workload = draft.workload
     return draft.change(
-        ReplicaRecord(
+        ReplicaRecord.trusted(
             id=draft.new_id(),
             workload_id=workload.id,
             namespace=workload.namespace,

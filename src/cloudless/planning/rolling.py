@@ -1,36 +1,23 @@
 """ROLLING_UPDATE: the next step from older replicas to newer ones, within bounds.
 
-``bounds_of`` turns the strategy into numbers, ``step_rolling`` looks at what exists now
-and says how many replicas to create and which to stop. It remembers nothing: the same
-observed state gives the same step, so it goes on after any crash, change of mind
-(a newer revision, another number of replicas) or fault. The bounds hold in every state:
+``replace_some`` looks at what exists now and says how many replicas to create and which
+to stop; ``step_rolling`` says it in verbs. Nothing is remembered: the same observed state
+gives the same step, so it goes on after any crash, change of mind (a newer revision,
+another number of replicas, the way back) or fault. The bounds hold in every state:
 existing replicas, those on their way out included, stay <= desired + surge, and no
 step takes the available ones below the floor.
 """
 
 from __future__ import annotations
 
-import math
+import datetime
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from cloudless.domain.workload import WorkloadSpec, resolve_count
+from cloudless.domain.rollout import Stage
+from cloudless.planning.bounds import Bounds
 from cloudless.planning.census import Census, Standing, leaving_order
-
-#: Share of the replicas that is replaced at a time.
-BATCH_SHARE = 0.25
-
-
-class Bounds(NamedTuple):
-    """A strategy in numbers of replicas."""
-
-    desired: int
-    surge: int
-    unavailable: int
-    #: Fewest available replicas that a voluntary step may leave.
-    floor: int
-    #: Most replicas of the new revision that are on their way at a time.
-    batch: int
+from cloudless.planning.verbs import Move, Pause, Retire, Scene, Surge, Verb, bake
 
 
 class Step(NamedTuple):
@@ -40,32 +27,40 @@ class Step(NamedTuple):
     stops: tuple[Standing, ...] = ()
     because: str = ""
 
-
-def bounds_of(spec: WorkloadSpec) -> Bounds:
-    """The numbers of ``spec.rollout`` at ``spec.replicas``.
-
-    >>> bounds_of(WorkloadSpec(image="web:1", replicas=8))
-    Bounds(desired=8, surge=2, unavailable=2, floor=6, batch=2)
-    >>> bounds_of(WorkloadSpec(image="web:1", replicas=3, rollout={"max_surge": "1"})).floor
-    3
-    """
-    desired, rollout = spec.replicas, spec.rollout
-    surge = resolve_count(rollout.max_surge, desired, round_up=True)
-    unavailable = min(resolve_count(rollout.max_unavailable, desired, round_up=False), desired)
-    if surge == 0 and unavailable == 0:
-        unavailable = min(1, desired)
-    batch = max(1, min(math.ceil(desired * BATCH_SHARE), unavailable or surge))
-    least = resolve_count(rollout.min_available, desired, round_up=True) if rollout.min_available else 0
-    floor = max(desired - min(unavailable, batch), min(least, desired))
-    return Bounds(desired, surge, unavailable, floor, batch)
+    @property
+    def verbs(self) -> tuple[Verb, ...]:
+        """The same in verbs."""
+        surge = (Surge(self.births),) if self.births else ()
+        return (*surge, Retire(self.stops)) if self.stops else surge
 
 
-def step_rolling(census: Census, bounds: Bounds, *, paused: bool, pausing: bool) -> Step:
+def step_rolling(scene: Scene) -> Move:
+    """The next move of a rolling update, from its first batch to the end of its bake time."""
+    census, rollout, strategy = scene.census, scene.rollout, scene.strategy
+    stage = Stage.BAKE if rollout.stage is Stage.BAKE else Stage.SURGE
+    if not census.replacing:
+        if scene.arrived and not any(not one.current for one in census.lost):
+            return bake(scene) or Move(stage=stage, done=True)
+        return Move(stage=stage, until=rollout.paused_until if stage is Stage.BAKE else None)
+    pause = strategy.pause_duration if not scene.back else datetime.timedelta(0)
+    between = census.old and scene.settled == len(census.new) < scene.desired
+    if pause and between and scene.further and not scene.hold:
+        until = scene.now + pause
+        return Move((Pause(until, "before the next batch"),), Stage.SURGE, until=until)
+    paused = scene.hold or (bool(pause) and not scene.waited())
+    step = replace_some(census, scene.bounds, paused=paused, pausing=bool(pause), frozen=scene.paused)
+    return Move(step.verbs, Stage.SURGE, until=None if scene.waited() else rollout.paused_until)
+
+
+def replace_some(
+    census: Census, bounds: Bounds, *, paused: bool, pausing: bool, frozen: bool = False
+) -> Step:
     """The next step while replicas of an older template are there.
 
     ``pausing``: the strategy has a pause between batches, so a batch begins only after
     the one before has settled; ``paused``: that pause is on. Either way, what a batch
-    has begun is finished.
+    has begun is finished. ``frozen``: a user's pause, under which no replica is replaced
+    any more; there are as many as are wanted, and no more than may be.
     """
     old, new = census.old, census.new
     desired, room = bounds.desired, bounds.desired + bounds.surge
@@ -81,7 +76,7 @@ def step_rolling(census: Census, bounds: Bounds, *, paused: bool, pausing: bool)
 
     budget = total - bounds.floor - on_the_way
     if hold:
-        budget = min(budget, total - desired)
+        budget = 0 if frozen else min(budget, total - desired)
     budget -= stops.choose(sorted((one for one in old if not one.settled), key=leaving_order), budget)
     stops.choose([one for one in old if one.settled], budget)
     return Step(births, tuple(stops.chosen), _because(births, stops.chosen))

@@ -60,8 +60,15 @@ class Score(NamedTuple):
     @property
     def terms(self) -> dict[str, float]:
         """All terms and the total by name, rounded for storing and showing."""
-        named = {name: round(value, 4) for name, value in self._asdict().items()}
-        return {**named, "total": round(self.total, 4)}
+        locality, reliability, cost, balance, penalty = self
+        return {
+            "locality": round(locality, 4) if locality else 0.0,
+            "reliability": round(reliability, 4) if reliability else 0.0,
+            "cost": round(cost, 4) if cost else 0.0,
+            "utilization_balance": round(balance, 4) if balance else 0.0,
+            "network_penalty": round(penalty, 4) if penalty else 0.0,
+            "total": round(self.total, 4),
+        }
 
 
 def score_of(room: NodeRoom, demand: Demand, own_share: float, near: Neighbourhood | None) -> Score:

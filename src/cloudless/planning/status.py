@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 
 from cloudless.domain.cluster import Cluster
 from cloudless.domain.replica import Observation, ReplicaPhase, ReplicaRecord
-from cloudless.domain.status import Refusal, RolloutPhase, StatusRecord
+from cloudless.domain.rollout import Rollout, RolloutPhase
+from cloudless.domain.status import Refusal, StatusRecord
 from cloudless.domain.workload import WorkloadRecord
+from cloudless.planning.bounds import bounds_of
 from cloudless.planning.census import Census, Standing, current_numbers, take_census
-from cloudless.planning.conditions import Refusals, explain, judge
-from cloudless.planning.progress import worst_of
-from cloudless.planning.rolling import bounds_of
+from cloudless.planning.conditions import Refusals, explain, judge_conditions
+from cloudless.planning.explain import RolloutFacts, rollout_facts
+from cloudless.planning.trouble import counted, worst_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class WorkloadView:
     """A workload's status; counts are numbers of replicas.
 
     ``current`` counts all that exist, those on their way out too; ``updated`` those of
-    the wanted template; ``valid_until`` is when time alone changes a count.
+    the newest revision's template; ``valid_until`` is when time alone changes a count.
     """
 
     desired: int = 0
@@ -51,14 +53,20 @@ class WorkloadView:
     status: StatusRecord | None = None
     message: str = ""
     valid_until: datetime.datetime | None = field(default=None)
+    rollout: RolloutFacts | None = None
 
 
 def view_workload(cluster: Cluster, workload_id: str, now: datetime.datetime) -> WorkloadView:
     """The status of a workload at ``now``; raises ``KeyError`` for an unknown id."""
     workload = cluster.workloads[workload_id]
     known = cluster.revisions.get(workload_id, {})
-    current = current_numbers(known, known[max(known)] if known else None)
-    census = take_census(cluster, workload, current, now)
+    newest = known[max(known)] if known else None
+    stored = cluster.statuses.get(workload_id)
+    rollout = stored.rollout if stored is not None else None
+    back = rollout is not None and newest is not None and rollout.revision == newest.number
+    target = known.get(rollout.target, newest) if back and rollout is not None else newest
+    census = take_census(cluster, workload, current_numbers(known, target), now)
+    updated = current_numbers(known, newest)
     status = _fresh(cluster, workload, census, now)
     refusals = status.refusals if status else {}
     everyone = census.everyone
@@ -66,12 +74,13 @@ def view_workload(cluster: Cluster, workload_id: str, now: datetime.datetime) ->
         desired=0 if workload.deleted_at else workload.spec.replicas,
         ready=sum(one.ready for one in everyone),
         available=sum(one.available for one in everyone),
-        updated=sum(one.current and one.record.run and not one.lost for one in everyone),
+        updated=sum(one.record.revision in updated and one.record.run and not one.lost for one in everyone),
         current=len(everyone),
         replicas=tuple(_replica(one, refusals, census) for one in everyone),
         status=status,
         message=_sentence(workload, census, status),
         valid_until=min((one.available_at for one in everyone if one.available_at), default=None),
+        rollout=rollout_facts(cluster, workload, rollout, census, refusals, now),
     )
 
 
@@ -83,7 +92,7 @@ def _fresh(
     if status is None or status.observed_generation != workload.generation or workload.deleted_at:
         return status
     bounds = bounds_of(workload.spec)
-    fresh = judge(census, bounds, status.rollout, status.refusals, status.conditions, now)
+    fresh = judge_conditions(census, bounds, status.rollout, status.refusals, status.conditions, now)
     return status if fresh == status.conditions else status.replaced(conditions=fresh)
 
 
@@ -122,20 +131,35 @@ def _sentence(workload: WorkloadRecord, census: Census, status: StatusRecord | N
     """One sentence for a person."""
     desired, everyone = workload.spec.replicas, census.everyone
     if workload.deleted_at is not None:
-        return f"being deleted: {_count(len(everyone))} left"
+        return f"being deleted: {counted(len(everyone))} left"
     if status is None or status.observed_generation != workload.generation:
         return "accepted, not planned yet"
     if desired == 0:
-        return f"scaled to 0: {_count(len(everyone))} left" if everyone else "scaled to 0"
+        return f"scaled to 0: {counted(len(everyone))} left" if everyone else "scaled to 0"
     rollout, refusals = status.rollout, status.refusals
     text = _counts(census, desired)
-    if rollout is not None and rollout.phase is RolloutPhase.STALLED:
-        return f"rollout of revision {rollout.revision} stalled, {text}: {rollout.because}"
+    told = _PHASES.get(rollout.phase) if rollout is not None else None
+    if rollout is not None and told is not None:
+        return f"revision {rollout.revision} {told}, {text}: {rollout.because}"
     if rollout is not None and rollout.phase is RolloutPhase.PROGRESSING and census.replacing:
-        updated = f"revision {rollout.revision}: {len(census.new)} of {desired} replicas updated"
-        text = f"{updated}, {text}"
+        text = f"{_updated(rollout, census, desired)}, {text}"
     worst = worst_of(census.staying + census.lost)
     return f"{text}: {worst.title}: {explain(worst, refusals)}" if worst else text
+
+
+#: What is said of rollouts that are not simply on their way or done.
+_PHASES = {
+    RolloutPhase.FAILED: "failed",
+    RolloutPhase.ROLLING_BACK: "is taken back",
+    RolloutPhase.ROLLED_BACK: "was rolled back",
+    RolloutPhase.ABORTED: "was aborted",
+    RolloutPhase.PAUSED: "is paused",
+    RolloutPhase.WAITING_PROMOTION: "waits to be promoted",
+}
+
+
+def _updated(rollout: Rollout, census: Census, desired: int) -> str:
+    return f"revision {rollout.revision}: {len(census.new)} of {desired} replicas updated"
 
 
 def _counts(census: Census, desired: int) -> str:
@@ -148,7 +172,3 @@ def _counts(census: Census, desired: int) -> str:
     if ready < desired:
         return f"{ready} of {desired} ready"
     return f"{available} of {desired} replicas available"
-
-
-def _count(number: int) -> str:
-    return f"{number} replica{'' if number == 1 else 's'}"

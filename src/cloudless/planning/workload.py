@@ -12,25 +12,32 @@ from collections.abc import Callable
 
 from cloudless.domain.cluster import Cluster
 from cloudless.domain.plan import Plan, PutRevision, PutStatus, RemoveRevision
-from cloudless.domain.status import Rollout, StatusRecord
-from cloudless.domain.workload import Strategy
+from cloudless.domain.status import StatusRecord
+from cloudless.domain.strategy import Strategy
 from cloudless.planning.announce import workload_event
-from cloudless.planning.conditions import Refusals, judge, settled_messages
+from cloudless.planning.bounds import Bounds, bounds_of
+from cloudless.planning.carrying import take_moves
+from cloudless.planning.conditions import Refusals, judge_conditions, settled_messages
 from cloudless.planning.deletion import plan_deletion, plan_orphans
 from cloudless.planning.draft import Draft
 from cloudless.planning.placement import place_pending
-from cloudless.planning.progress import begin_rollout, conclude_rollout, is_paused, note_progress
-from cloudless.planning.recreate import step_recreate
-from cloudless.planning.replicas import clear_lost, heal_old, settle_count, stop_duplicates, take_step
+from cloudless.planning.progress import (
+    begin_rollout,
+    conclude_rollout,
+    judge,
+    note_progress,
+    take_orders,
+    tidy,
+)
+from cloudless.planning.proof import review_proofs
+from cloudless.planning.replicas import clear_lost, stop_duplicates, surge
 from cloudless.planning.revisions import (
     describe_change,
+    proved_healthy,
     settled_revisions,
     surplus_revisions,
 )
-from cloudless.planning.rolling import Bounds, Step, bounds_of, step_rolling
-
-#: Most steps of a rollout in one plan.
-MAX_STEPS = 4
+from cloudless.planning.trouble import counted
 
 
 def plan_workload(
@@ -45,18 +52,29 @@ def plan_workload(
     before = cluster.statuses.get(workload_id)
     draft = Draft(cluster, workload, settled_revisions(cluster, workload, now), now, new_id)
     bounds = bounds_of(workload.spec)
+    newest = draft.target.number
     _announce_revision(draft)
-    scaled = _note_scaling(draft, before)
-    rollout = begin_rollout(draft, before)
+    begin_rollout(draft, before)
+    take_orders(draft)
+    draft.aim(draft.rollout.target)
     clear_lost(draft, bounds)
     stop_duplicates(draft)
-    rollout = note_progress(draft, rollout, scaled=scaled)
-    _take_steps(draft, rollout, bounds)
+    scaled = _note_scaling(draft, before, bounds)
+    further = note_progress(draft, scaled=scaled)
+    review_proofs(draft, bounds)
+    judge(draft, bounds)
+    move = take_moves(draft, bounds, further=further)
+    if judge(draft, bounds):  # what the moves left cannot go on: the way back begins in the same plan
+        move = take_moves(draft, bounds, further=False)
     refusals = place_pending(draft, before.refusals if before else {})
     clear_lost(draft, bounds)
-    rollout = conclude_rollout(draft, rollout, bounds)
+    if conclude_rollout(draft, move, bounds) and draft.census.replacing:
+        take_moves(draft, bounds, further=False)  # an old set that is not kept goes with the same plan
+        tidy(draft)
+        there = {one.record.id for one in draft.census.everyone}
+        refusals = {replica: why for replica, why in refusals.items() if replica in there}
     _keep_revisions(draft)
-    _conclude(draft, before, bounds, rollout, refusals)
+    _conclude(draft, before, bounds, newest, refusals)
     return draft.plan()
 
 
@@ -70,10 +88,14 @@ def _announce_revision(draft: Draft) -> None:
 
 
 def _keep_revisions(draft: Draft) -> None:
-    """Store the new revision and digests that became known; forget what is beyond those kept."""
+    """Store the new revision and digests that became known; forget what is beyond those kept.
+
+    What replicas are made from, or may have to go back to, is always kept.
+    """
     stored = draft.cluster.revisions.get(draft.workload.id, {})
-    used = {one.record.revision for one in draft.census.everyone}
-    surplus = surplus_revisions(draft.revisions, used)
+    used = {one.record.revision for one in draft.census.everyone} | {draft.rollout.target}
+    healthy = proved_healthy(draft.revisions, draft.rollout.revision)
+    surplus = surplus_revisions(draft.revisions, used | {healthy.number} if healthy else used)
     for number, revision in draft.revisions.items():
         if number in surplus:
             draft.actions.append(RemoveRevision(draft.workload.id, number))
@@ -81,62 +103,42 @@ def _keep_revisions(draft: Draft) -> None:
             draft.actions.append(PutRevision(revision))
 
 
-def _note_scaling(draft: Draft, before: StatusRecord | None) -> bool:
-    """Whether the wanted number of replicas is another than when last looked at."""
+def _note_scaling(draft: Draft, before: StatusRecord | None, bounds: Bounds) -> bool:
+    """Whether the wanted number of replicas is another than when last looked at.
+
+    Scaling out in the middle of a rolling update is spread in proportion over old and
+    new: the old ones' part is created here, the new ones' part by the next steps.
+    """
     wanted = draft.workload.spec.replicas
     if before is None or before.desired == wanted:
         return False
-    text = f"scaled from {before.desired} to {wanted} replicas"
-    draft.events.append(workload_event(draft.workload, draft.now, "WorkloadScaled", text))
-    draft.say(text)
+    text = f"scaled from {before.desired} to {counted(wanted)}"
+    draft.tell("WorkloadScaled", text)
+    census, grown = draft.census, wanted - before.desired
+    if census.replacing:
+        draft.note("scale", text)
+    rolling = draft.workload.spec.rollout.strategy is Strategy.ROLLING_UPDATE
+    if rolling and grown > 0 and census.old:
+        part = grown * len(census.old) // (len(census.old) + len(census.new))
+        room = max(0, bounds.desired + bounds.surge - census.existing)
+        newest = max(one.record.revision for one in census.old)
+        surge(draft, min(part, room), newest, f"{text} in the middle of a rollout")
     return True
 
 
-def _take_steps(draft: Draft, rollout: Rollout, bounds: Bounds) -> None:
-    """The next step, and those that it makes possible at once.
-
-    A replica without a node, or on a lost one, is gone as soon as it is told to stop,
-    which may leave room for the next one.
-    """
-    for _ in range(MAX_STEPS):
-        heal_old(draft, bounds)
-        step = _next_step(draft, rollout, bounds)
-        take_step(draft, step, *_reasons(draft, step))
-        if all(one.record.node_id and not one.node_lost for one in step.stops):
-            break
-
-
-def _next_step(draft: Draft, rollout: Rollout, bounds: Bounds) -> Step:
-    if not draft.census.replacing:
-        return settle_count(draft.census, bounds.desired)
-    strategy = draft.workload.spec.rollout
-    if strategy.strategy is Strategy.RECREATE:
-        return step_recreate(draft.census, bounds.desired)
-    paused = is_paused(rollout, draft.now)
-    return step_rolling(draft.census, bounds, paused=paused, pausing=bool(strategy.pause_duration))
-
-
-def _reasons(draft: Draft, step: Step) -> tuple[str, str]:
-    """Why replicas stop, and why new ones are made."""
-    revision = draft.target.number
-    if draft.census.replacing:
-        return f"replaced by revision {revision}", f"rollout of revision {revision}"
-    return step.because, f"{draft.workload.spec.replicas} replicas wanted"
-
-
 def _conclude(
-    draft: Draft, before: StatusRecord | None, bounds: Bounds, rollout: Rollout, refusals: Refusals
+    draft: Draft, before: StatusRecord | None, bounds: Bounds, newest: int, refusals: Refusals
 ) -> None:
     """Store what was concluded, if it is anything new."""
     known = before.conditions if before else ()
-    fresh = judge(draft.census, bounds, rollout, refusals, known, draft.now)
+    fresh = judge_conditions(draft.census, bounds, draft.rollout, refusals, known, draft.now)
     status = StatusRecord(
         workload_id=draft.workload.id,
         observed_generation=draft.workload.generation,
         desired=bounds.desired,
-        revision=draft.target.number,
+        revision=newest,
         conditions=settled_messages(fresh, known),
-        rollout=rollout,
+        rollout=draft.rollout,
         refusals=refusals,
     )
     if status != before:

@@ -6,7 +6,8 @@ from cloudless.domain.cluster import Cluster
 from cloudless.domain.node import NODE_TRANSITIONS, NodePhase
 from cloudless.domain.replica import ENDED, TRANSITIONS, Observation, ReplicaPhase, ReplicaRecord
 from cloudless.domain.revision import Revision
-from cloudless.domain.status import ROLLOUT_TRANSITIONS, RolloutPhase, StatusRecord
+from cloudless.domain.rollout import ROLLOUT_TRANSITIONS, RolloutPhase
+from cloudless.domain.status import StatusRecord
 
 WORKLOAD = workload_record(2)
 NODE = node_record("n1")

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from cloudless.domain.model import MAX_VIOLATIONS, violations_of
-from cloudless.domain.workload import ImagePullPolicy, Port, RestartPolicyName, WorkloadSpec, resolve_count
+from cloudless.domain.strategy import resolve_count
+from cloudless.domain.workload import ImagePullPolicy, Port, RestartPolicyName, WorkloadSpec
 
 
 def refuse(**fields: Any) -> dict[str, str]:
@@ -93,7 +94,7 @@ def test_a_missing_image() -> None:
         (
             {"resources": {"requests": {"cpu": 2}, "limits": {"cpu": 1}}},
             "spec.resources.requests.cpu_millicores",
-            "2000 is above limits.cpu_millicores (1000)",
+            "2 is above limits.cpu_millicores (1)",
         ),
         ({"resources": {"requests": {"cpu": 1, "cpu_millicores": 5}}}, "spec.resources.requests", "not both"),
         ({"env": {"A=B": "x"}}, "spec.env.A=B", "letters"),
@@ -101,7 +102,7 @@ def test_a_missing_image() -> None:
         ({"env": {"A": 1}}, "spec.env.A", "string"),
         ({"env": {"A": "x" * 200_000}}, "spec.env", "at most 131072"),
         ({"command": ["a\0b"]}, "spec.command[0]", "NUL"),
-        ({"command": "sh -c"}, "spec.command", "tuple"),
+        ({"command": "sh -c"}, "spec.command", "must be a list"),
         ({"working_dir": "app"}, "spec.working_dir", "absolute path"),
         ({"working_dir": "/a/../../etc"}, "spec.working_dir", "'..'"),
         ({"stop_grace_period": "soon"}, "spec.stop_grace_period", "is not a duration"),
@@ -200,11 +201,26 @@ def test_a_missing_image() -> None:
             "no meaning with policy NEVER",
         ),
         ({"restart_policy": {"max_retries": -1}}, "spec.restart_policy.max_retries", "greater"),
-        ({"rollout": {"strategy": "BLUE_GREEN"}}, "spec.rollout.strategy", "not supported yet: BLUE_GREEN"),
-        ({"rollout": {"strategy": "CANARY"}}, "spec.rollout.strategy", "not supported yet"),
+        ({"rollout": {"strategy": "BLUE"}}, "spec.rollout.strategy", "must be one of"),
+        (
+            {"rollout": {"strategy": "BLUE_GREEN", "max_surge": "1"}},
+            "spec.rollout.max_surge",
+            "no meaning with BLUE_GREEN",
+        ),
+        ({"rollout": {"steps": [{"weight": 5}]}}, "spec.rollout.steps", "no meaning with ROLLING_UPDATE"),
+        (
+            {"rollout": {"strategy": "CANARY", "steps": [{"weight": 101}]}},
+            "spec.rollout.steps[0].weight",
+            "less than or equal to 100",
+        ),
         ({"rollout": {"max_surge": "101%"}}, "spec.rollout.max_surge", "a count such as 2"),
         ({"rollout": {"max_surge": "\u0661"}}, "spec.rollout.max_surge", "a count such as 2"),
         ({"rollout": {"max_surge": "-1"}}, "spec.rollout.max_surge", "a count such as 2"),
+        (
+            {"rollout": {"max_surge": "0", "max_unavailable": "0%"}},
+            "spec.rollout.max_unavailable",
+            "must be above 0 when max_surge is 0",
+        ),
         (
             {"rollout": {"strategy": "RECREATE", "max_surge": "1"}},
             "spec.rollout.max_surge",
@@ -361,7 +377,7 @@ specs = st.fixed_dictionaries(
         "rollout": st.fixed_dictionaries(
             {},
             optional={
-                "max_surge": st.integers(0, 99999),
+                "max_surge": st.integers(1, 99999),
                 "max_unavailable": st.sampled_from(["0", "5%", "100%"]),
             },
         ),

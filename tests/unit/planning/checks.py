@@ -6,7 +6,9 @@ Each check raises ``Broken`` with its name; ``test_zoo`` plants a bug for each o
 from __future__ import annotations
 
 import datetime
+import itertools
 import math
+from collections import Counter
 from collections.abc import Collection
 
 from cloudless.domain.cluster import Cluster
@@ -14,6 +16,7 @@ from cloudless.domain.node import NODE_TRANSITIONS, NodePhase
 from cloudless.domain.plan import (
     Action,
     Plan,
+    PutJournal,
     PutNode,
     PutReplica,
     PutRevision,
@@ -21,8 +24,20 @@ from cloudless.domain.plan import (
     RemoveRevision,
 )
 from cloudless.domain.replica import TRANSITIONS, ReplicaPhase, ReplicaRecord
-from cloudless.domain.workload import Strategy, WorkloadSpec
+from cloudless.domain.revision import Revision
+from cloudless.domain.rollout import ROLLOUT_TRANSITIONS, RolloutPhase
+from cloudless.domain.strategy import Strategy
+from cloudless.domain.workload import WorkloadSpec
 from cloudless.planning.status import view_workload
+
+P = RolloutPhase
+LEADING = (Strategy.BLUE_GREEN, Strategy.CANARY)
+#: Verbs of the journal that are steps, or an end.
+STEPS = {"switch", "weigh", "bake", "pause", "promote", "end"}
+#: Two phases between which one plan steps over a third without a line of the journal in it.
+STEPPED_OVER = {
+    (P.WAITING_PROMOTION, P.COMPLETED),  # promoted, and nothing else was left to wait for
+}
 
 
 class Broken(AssertionError):
@@ -31,6 +46,13 @@ class Broken(AssertionError):
     def __init__(self, name: str, detail: object) -> None:
         super().__init__(f"{name}: {detail}")
         self.name = name
+
+
+def follows(
+    before: RolloutPhase, after: RolloutPhase, pairs: Collection[tuple[RolloutPhase, RolloutPhase]]
+) -> bool:
+    """Whether a phase stays, goes one step of its table, or makes one of the named ``pairs``."""
+    return before is after or after in ROLLOUT_TRANSITIONS[before] or (before, after) in pairs
 
 
 def require(truth: bool, name: str, detail: object = "") -> None:
@@ -47,10 +69,16 @@ def percent(text: str, total: int, up: bool) -> int:
 def limits(spec: WorkloadSpec) -> tuple[int, int]:
     """(most replicas, fewest available ones) while a rollout is on."""
     rollout, wanted = spec.rollout, spec.replicas
+    if rollout.strategy is Strategy.BLUE_GREEN:
+        return 2 * wanted, wanted
+    if rollout.strategy is Strategy.RECREATE:
+        return wanted, 0
     surge = percent(rollout.max_surge, wanted, True)
     unavailable = percent(rollout.max_unavailable, wanted, False)
     if surge == unavailable == 0:
         unavailable = 1
+    if rollout.strategy is Strategy.CANARY:
+        surge = max(surge, *(step.count(wanted) for step in rollout.canary_steps), 0)
     least = percent(rollout.min_available or "0", wanted, True)
     return wanted + surge, max(wanted - unavailable, min(least, wanted), 0)
 
@@ -74,6 +102,26 @@ def available(cluster: Cluster, workload_id: str, now: datetime.datetime) -> set
         if connected and one.run and since is not None and since + wanted <= now:
             found.add(one.id)
     return found
+
+
+def served(cluster: Cluster, workload_id: str, now: datetime.datetime) -> set[str]:
+    """Available replicas that get traffic: what a user's clients meet."""
+    status = cluster.statuses.get(workload_id)
+    shares = status.rollout.shares if status is not None and status.rollout is not None else ()
+    found = available(cluster, workload_id, now)
+    if not shares:
+        return found
+    led = {share.revision for share in shares if share.percent}
+    return {one for one in found if cluster.replicas[one].revision in led}
+
+
+def target_of(cluster: Cluster, workload_id: str) -> Revision:
+    """The revision that replicas are made from now."""
+    newest, status = cluster.newest_revision(workload_id), cluster.statuses.get(workload_id)
+    assert newest is not None
+    if status is None or status.rollout is None or status.rollout.revision != newest.number:
+        return newest
+    return cluster.revisions[workload_id][status.rollout.target]
 
 
 def ready(cluster: Cluster, one: ReplicaRecord) -> bool:
@@ -104,6 +152,8 @@ def key_of(action: Action) -> tuple[object, ...]:
             return "revision", revision.number
         case RemoveRevision(_, number):
             return "revision", number
+        case PutJournal(entry):
+            return "journal", entry.revision, entry.sequence
     return (type(action).__name__,)
 
 
@@ -128,6 +178,7 @@ class Watch:
         self._removals(before, plan)
         keys = [key_of(action) for action in plan.actions]
         require(len(keys) == len(set(keys)), "one-write-per-record", keys)
+        self._rollout(before, after, plan, workload_id)
         if workload_id in before.workloads and before.workloads[workload_id].deleted_at is None:
             self._surge(before, after, born, workload_id)
             self._floor(before, after, workload_id, now)
@@ -135,6 +186,48 @@ class Watch:
             require(not list(after.replicas_of(workload_id)), "deleted-whole")
         for replica in after.replicas_of(workload_id):
             require(after.revision_of(replica) is not None, "revision-kept", replica.revision)
+
+    def _rollout(self, before: Cluster, after: Cluster, plan: Plan, workload_id: str) -> None:
+        """A rollout's phase moves along its table, its journal by one, and no way back starts another."""
+        was, now = before.statuses.get(workload_id), after.statuses.get(workload_id)
+        entries = [action.entry for action in plan.actions if isinstance(action, PutJournal)]
+        if now is None or now.rollout is None:
+            return
+        rollout = now.rollout
+        mine = [one.sequence for one in entries if one.revision == rollout.revision]
+        require(mine == list(range(rollout.journal - len(mine) + 1, rollout.journal + 1)), "journal", mine)
+        require(sum(share.percent for share in rollout.shares) in (0, 100), "shares", rollout.shares)
+        old = was.rollout if was is not None else None
+        if old is None or old.revision != rollout.revision:
+            return
+        phases = [old.phase, *(one.phase for one in entries), rollout.phase]
+        for left, reached in itertools.pairwise(phases):
+            require(follows(left, reached, STEPPED_OVER), "rollout-transition", (left, reached))
+        if old.back_to and rollout.back_to:
+            require(old.back_to == rollout.back_to, "one-way-back", (old.back_to, rollout.back_to))
+        if old.phase is P.PAUSED is rollout.phase:
+            require(not {one.verb for one in entries} & STEPS, "held", entries)
+            self._held(before, after, workload_id)
+
+    def _held(self, before: Cluster, after: Cluster, workload_id: str) -> None:
+        """Under a user's pause nothing is born or stopped but to have as many as are wanted."""
+        spec = after.workloads[workload_id].spec
+        if spec.rollout.strategy is Strategy.RECREATE:
+            return  # half way nothing serves: it is never left there
+        there = [one for one in before.replicas_of(workload_id) if one.run and not lost(before, one)]
+        kept = {one.id for one in after.replicas_of(workload_id) if one.run}
+        stopped = [one for one in there if one.id not in kept]
+        sizes = Counter(one.revision for one in there)
+        twice = len({one.ordinal for one in there}) < len(there)
+        many = (
+            max(sizes.values(), default=0) > spec.replicas or existing(before, workload_id) > limits(spec)[0]
+        )
+        require(not stopped or many or twice, "held", stopped)
+        born = [one for one in after.replicas_of(workload_id) if one.id not in before.replicas]
+        for one in born:
+            led = spec.rollout.strategy in LEADING
+            few = (sizes[one.revision] if led else len(there)) < spec.replicas
+            require(few, "held", one)
 
     def _removals(self, before: Cluster, plan: Plan) -> None:
         for action in plan.actions:
@@ -144,8 +237,7 @@ class Watch:
 
     def _surge(self, before: Cluster, after: Cluster, born: list[ReplicaRecord], workload_id: str) -> None:
         spec = after.workloads[workload_id].spec
-        target = after.newest_revision(workload_id)
-        assert target is not None
+        target = target_of(after, workload_id)
         old = [
             one
             for one in after.replicas_of(workload_id)
@@ -162,16 +254,15 @@ class Watch:
         spec = after.workloads[workload_id].spec
         if spec.rollout.strategy is Strategy.RECREATE:
             return
-        was, still = available(before, workload_id, now), available(after, workload_id, now)
+        was, still = served(before, workload_id, now), served(after, workload_id, now)
         _, least = limits(spec)
         staying = [one for one in after.replicas_of(workload_id) if one.run and not lost(after, one)]
-        target = after.newest_revision(workload_id)
-        assert target is not None
+        target = target_of(after, workload_id)
         both = [*before.replicas_of(workload_id), *staying]
         if all(template_of(after, one) == target.template_hash for one in both):
             unready = [one for one in staying if one.id in before.replicas and not ready(before, one)]
             require(was == still or not unready, "ready-stop-last", unready)
-        require(was == still or len(still) >= least, "floor", (len(was), len(still), least))
+        require(was <= still or len(still) >= least, "floor", (len(was), len(still), least))
 
     def state(self, cluster: Cluster, workload_id: str, now: datetime.datetime) -> None:
         """Check a state after all that was to be done is done."""

@@ -240,6 +240,29 @@ def test_a_published_port_belongs_to_one_workload_and_all_its_replicas() -> None
     assert "8088/tcp cannot be published: workload default/first has it" in refusal(cluster)
 
 
+@pytest.mark.parametrize(
+    ("port", "address"),
+    [
+        ({"publish": 80, "publish_address": "203.0.113.9"}, "203.0.113.9"),
+        ({"host_port": 80, "host_address": "203.0.113.9"}, "203.0.113.9"),
+        ({"publish": 80, "publish_address": "0.0.0.0"}, ""),
+        ({"publish": 80, "publish_address": "127.0.0.2"}, ""),
+        ({"publish": 80}, ""),
+        ({"publish": 80, "publish_address": "10.0.0.6"}, ""),
+    ],
+)
+def test_a_port_wants_a_node_that_has_its_address(port: dict[str, Any], address: str) -> None:
+    here = node_record("n1", capabilities={"addresses": ["10.0.0.5", "10.0.0.6"]})
+    cluster, _ = place(cluster_of(here), ports=[{"container_port": 80, **port}])
+    if address:
+        assert (
+            refusal(cluster)
+            == f"n1: needs address {address} for port {address}:80/tcp, has 10.0.0.5, 10.0.0.6"
+        )
+    else:
+        assert nodes_of(cluster) == ["n1"]
+
+
 def test_the_ports_of_a_replica_in_the_hosts_network_are_the_hosts() -> None:
     allowed = node_record("n1", capabilities={"allow_host_namespaces": True})
     shared = {"ports": [{"container_port": 80}], "security_context": {"host_network": True}}

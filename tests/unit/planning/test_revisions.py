@@ -92,6 +92,22 @@ def test_a_change_in_words() -> None:
     assert describe_change(revision(), revision(2)) == "revision 2: restart with the same specification"
 
 
+def test_what_is_restored_runs_its_digest_whatever_the_tag_means_now() -> None:
+    cluster = Cluster()
+    for number, digest in ((1, "sha256:a"), (2, "sha256:b")):
+        cluster.put_revision(revision(number).replaced(image_digest=digest))
+    pulled = workload_record().replaced(spec=spec(), restart_count=1, pull=True)
+    cluster.put_workload(pulled)
+    asked = wanted_revision(cluster, pulled, START)
+    assert (asked.number, asked.image_digest, asked.pull) == (3, "", True)
+    undone = pulled.replaced(pull=False, restores=1)
+    restored = wanted_revision(cluster, undone, START)
+    assert (restored.image_digest, restored.restores, restored.pull) == ("sha256:a", 1, False)
+    assert describe_change(revision(2), restored) == "revision 3: revision 1 again"
+    again = wanted_revision(cluster, undone.replaced(restores=0), START)
+    assert again.image_digest == "sha256:b", "a restart keeps what runs"
+
+
 def test_surplus() -> None:
     assert surplus_revisions(range(1, 11), ()) == []
-    assert surplus_revisions(range(1, 14), {2}) == [1, 3]
+    assert surplus_revisions(range(1, 14), {2}) == [1, 3, 4]  # ten are left, 2 among them

@@ -4,10 +4,13 @@ import pytest
 from tests.unit.planning.world import START
 
 from cloudless.domain.replica import ReplicaPhase, ReplicaRecord
+from cloudless.domain.rollout import Rollout, RolloutPhase
 from cloudless.domain.workload import WorkloadSpec
+from cloudless.planning.bounds import Bounds, bounds_of
 from cloudless.planning.census import Census, Standing
 from cloudless.planning.recreate import step_recreate
-from cloudless.planning.rolling import Bounds, bounds_of, deadlock, step_rolling
+from cloudless.planning.rolling import deadlock, replace_some
+from cloudless.planning.verbs import Retire, Scene, Surge
 
 
 def spec(replicas: int, **rollout: str) -> WorkloadSpec:
@@ -31,7 +34,7 @@ def standings(text: str) -> Census:
             created_at=START,
         )
         phase = ReplicaPhase.RUNNING if well else ReplicaPhase.STARTING
-        found.append(Standing(record, None, None, phase, current, False, well, well, None))
+        found.append(Standing(record, None, None, phase, current, False, well, well, None, well))
     return Census(found)
 
 
@@ -43,8 +46,8 @@ def standings(text: str) -> Census:
         (3, {}, Bounds(3, 1, 0, 3, 1)),
         (1, {}, Bounds(1, 1, 0, 1, 1)),
         (0, {}, Bounds(0, 0, 0, 0, 1)),
-        # Both 0 makes one unavailable.
-        (3, {"max_surge": "0", "max_unavailable": "0"}, Bounds(3, 0, 1, 2, 1)),
+        # Both coming to 0 makes one unavailable.
+        (3, {"max_surge": "0", "max_unavailable": "10%"}, Bounds(3, 0, 1, 2, 1)),
         # A quarter at a time, even if all may be unavailable.
         (8, {"max_surge": "0", "max_unavailable": "100%"}, Bounds(8, 0, 8, 6, 2)),
         (8, {"max_surge": "100%", "max_unavailable": "0"}, Bounds(8, 8, 0, 8, 2)),
@@ -90,7 +93,7 @@ def test_bounds(replicas: int, rollout: dict[str, str], expected: Bounds) -> Non
     ],
 )
 def test_step(state: str, bounds: Bounds, births: int, stops: list[int]) -> None:
-    step = step_rolling(standings(state), bounds, paused=False, pausing=False)
+    step = replace_some(standings(state), bounds, paused=False, pausing=False)
     assert (step.births, sorted(one.record.ordinal for one in step.stops)) == (births, stops)
 
 
@@ -108,12 +111,12 @@ def test_step(state: str, bounds: Bounds, births: int, stops: list[int]) -> None
     ],
 )
 def test_pause_between_batches(state: str, paused: bool, births: int, stops: list[int]) -> None:
-    step = step_rolling(standings(state), Bounds(3, 1, 0, 3, 1), paused=paused, pausing=True)
+    step = replace_some(standings(state), Bounds(3, 1, 0, 3, 1), paused=paused, pausing=True)
     assert (step.births, [one.record.ordinal for one in step.stops]) == (births, stops)
 
 
 def test_what_scaling_in_stops_is_no_longer_waited_for() -> None:
-    step = step_rolling(standings("OONn"), Bounds(2, 0, 1, 1, 1), paused=False, pausing=True)
+    step = replace_some(standings("OONn"), Bounds(2, 0, 1, 1, 1), paused=False, pausing=True)
     assert sorted(one.record.ordinal for one in step.stops) == [0, 1, 3]
 
 
@@ -130,5 +133,9 @@ def test_no_room_is_said() -> None:
     [("OOo", 0, 3), ("xxx", 0, 0), ("xxOn", 0, 1), ("", 3, 0), ("n", 2, 0), ("yn", 2, 0)],
 )
 def test_recreate(state: str, births: int, stops: int) -> None:
-    step = step_recreate(standings(state), 3)
-    assert (step.births, len(step.stops)) == (births, stops)
+    rollout = Rollout(phase=RolloutPhase.PROGRESSING, revision=2, started_at=START, progressed_at=START)
+    web = spec(3, strategy="RECREATE")
+    move = step_recreate(Scene(standings(state), bounds_of(web), web.rollout, rollout, START))
+    born = sum(verb.births for verb in move.verbs if isinstance(verb, Surge))
+    stopped = sum(len(verb.replicas) for verb in move.verbs if isinstance(verb, Retire))
+    assert (born, stopped) == (births, stops)

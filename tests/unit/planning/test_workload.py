@@ -5,11 +5,12 @@ import datetime
 import pytest
 from tests.unit.planning.world import SECOND, START, WEB, World, workload_record
 
+from cloudless.domain.intent import RolloutIntent
 from cloudless.domain.node import NodePhase
 from cloudless.domain.plan import PutReplica, RemoveReplica, RemoveWorkload
 from cloudless.domain.replica import Observation, ReplicaPhase, ReplicaRecord
 from cloudless.domain.revision import KEPT_REVISIONS
-from cloudless.domain.status import RolloutPhase
+from cloudless.domain.rollout import Rollout, RolloutPhase
 from cloudless.planning.apply import apply_plan
 from cloudless.planning.limits import MAX_REPLICA_CHANGES
 from cloudless.planning.workload import plan_workload
@@ -116,7 +117,7 @@ def test_ten_revisions_are_kept_and_those_in_use() -> None:
         world.change(image=f"bad:{number}")
         world.run(3)
     kept = sorted(world.cluster.revisions[WEB])
-    assert kept == [1, *range(16 - KEPT_REVISIONS, 16)]
+    assert kept == [1, *range(17 - KEPT_REVISIONS, 16)], "ten in all"
 
 
 def test_later_replicas_run_the_digest_of_the_first() -> None:
@@ -153,6 +154,12 @@ def test_a_job_is_rolled_out_when_its_replicas_ended_well() -> None:
     assert reasons(world)[-1] == "RolloutCompleted"
 
 
+def rollout_of(world: World) -> Rollout:
+    rollout = world.cluster.statuses[WEB].rollout
+    assert rollout is not None
+    return rollout
+
+
 def test_what_failed_for_good_is_shown_and_not_replaced_until_a_new_revision() -> None:
     world = running(2)
     failed = records(world)[0]
@@ -166,37 +173,53 @@ def test_what_failed_for_good_is_shown_and_not_replaced_until_a_new_revision() -
     assert failed.id not in {one.id for one in records(world)}
 
 
-def test_a_rollout_with_a_failed_replica_stalls_at_once_and_says_why() -> None:
+def test_a_rollout_with_a_failed_replica_goes_back_at_once_and_says_why() -> None:
     world = running(2)
     world.change(image="web:2")
     world.settle()
     new = next(one for one in records(world) if one.revision == 2)
     observe(world, new, ReplicaPhase.FAILED, message="exit code 1: no such file config.yaml")
     world.settle()
-    assert reasons(world)[-1] == "RolloutStalled"
     text = "web/2 failed: exit code 1: no such file config.yaml"
-    assert world.view().message == f"rollout of revision 2 stalled, 2 of 2 replicas available: {text}"
+    told = next(event for plan in world.plans for event in plan.events if event.reason == "RollbackStarted")
+    assert told.message == f"rollout of revision 2 failed: {text}; going back to revision 1"
+    assert world.view().message.startswith("revision 2 is taken back, 2 of 2 replicas available")
+    world.run(15)
+    assert reasons(world)[-1] == "RolloutRolledBack"
+    rollout = rollout_of(world)
+    assert (rollout.phase, rollout.target) == (RolloutPhase.ROLLED_BACK, 1)
+    assert rollout.failure is not None
+    assert rollout.failure.changes == ("image: web:1 -> web:2",)
+    assert {one.revision for one in records(world)} == {1}
     world.change(image="web:3")
     world.run(15)
     assert world.converged()
 
 
-def test_no_progress_stalls_after_the_deadline_and_recovers() -> None:
-    world = running(2, rollout={"progress_deadline": "20s"})
+def test_no_progress_fails_after_the_deadline_and_recovers() -> None:
+    world = running(2, rollout={"progress_deadline": "20s", "auto_rollback": False})
     world.change(image="bad:1")
     world.settle()
     wake = plan_workload(world.cluster, WEB, world.now, str).wake_at
     assert wake == world.now + 20 * SECOND
     world.run(19)
-    assert "RolloutStalled" not in reasons(world)
+    assert "RolloutFailed" not in reasons(world)
     world.run(1)
-    assert reasons(world)[-1] == "RolloutStalled"
+    assert reasons(world)[-1] == "RolloutFailed"
     view = world.view()
     assert view.available == 2
-    assert "no progress for 20 s: web/2 (BACKING_OFF)" in view.message
+    assert "no progress for 20 s: web/2 (backing off)" in view.message
+    assert view.message.endswith("not rolled back: auto_rollback is off")
     assert view.status is not None
-    assert [c.reason for c in view.status.conditions if c.type == "Progressing"] == ["RolloutStalled"]
-    for _ in range(20):  # the image is there now
+    assert [c.reason for c in view.status.conditions if c.type == "Progressing"] == ["RolloutFailed"]
+    world.run(30)
+    assert {one.revision for one in records(world)} == {1, 2}
+    for machine in world.machines.values():  # the image is there now
+        for container in machine.containers.values():
+            container.bad = False
+    record = world.cluster.workloads[WEB]
+    world.cluster.put_workload(record.replaced(intent=RolloutIntent(revision=2, retries=1)))
+    for _ in range(20):
         for machine in world.machines.values():
             for container in machine.containers.values():
                 container.bad = False
@@ -217,7 +240,7 @@ def test_the_pause_between_batches_is_no_lack_of_progress() -> None:
     assert [one.revision for one in records(world) if one.run] == [1, 2]
     assert plan_workload(world.cluster, WEB, world.now, str).wake_at == status.rollout.paused_until
     world.run(50)
-    assert "RolloutStalled" not in reasons(world)
+    assert "RolloutFailed" not in reasons(world)
     assert [one.revision for one in records(world) if one.run] == [1, 2]
     world.run(20)
     assert world.converged()

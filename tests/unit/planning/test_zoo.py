@@ -11,9 +11,26 @@ from tests.unit.planning.checks import Broken
 from tests.unit.planning.world import OPERATIONS, World
 
 from cloudless.domain.plan import PutRevision, RemoveReplica
+from cloudless.domain.strategy import Strategy
 from cloudless.domain.usage import NodeRoom
-from cloudless.planning import census, deletion, liveness, placement, replicas, rolling, status, workload
+from cloudless.planning import (
+    bluegreen,
+    canary,
+    carrying,
+    census,
+    deletion,
+    liveness,
+    placement,
+    recreate,
+    replicas,
+    status,
+    strategies,
+    workload,
+)
+from cloudless.planning.bounds import Bounds
 from cloudless.planning.census import Census
+from cloudless.planning.draft import Draft
+from cloudless.planning.verbs import Move, Retire, Scene, Surge
 
 #: Runs of random operations in which a planted bug has to show.
 SEEDS = 400
@@ -41,8 +58,8 @@ def changed(owner: Any, name: str, make: Callable[[Any], Any]) -> Patch:
 def bounds(**wrong: int) -> Patch:
     """Bounds that are off by something."""
 
-    def make(right: Callable[..., rolling.Bounds]) -> Callable[..., rolling.Bounds]:
-        def bounds_of(spec: Any) -> rolling.Bounds:
+    def make(right: Callable[..., Bounds]) -> Callable[..., Bounds]:
+        def bounds_of(spec: Any) -> Bounds:
             found = right(spec)
             return found._replace(**{name: max(0, getattr(found, name) + by) for name, by in wrong.items()})
 
@@ -70,8 +87,28 @@ def rewriting(right: Callable[..., Any]) -> Callable[..., Any]:
     return keep
 
 
-def eager_recreate(right: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda found, desired: right(found, desired)._replace(births=max(0, desired - len(found.new)))
+def eager_recreate(patch: pytest.MonkeyPatch) -> None:
+    def step(scene: Scene) -> Move:
+        births = Surge(max(0, scene.desired - len(scene.census.new)))
+        return recreate.step_recreate(scene)._replace(verbs=(births,) if births.births else ())
+
+    patch.setitem(strategies.STEPPERS, Strategy.RECREATE, step)
+
+
+def empty_retire(right: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda draft, verb, move: "" if isinstance(verb, Retire) else right(draft, verb, move)
+
+
+def skipping_journal(right: Callable[..., Any]) -> Callable[..., Any]:
+    def note(draft: Any, *words: Any, **more: Any) -> None:
+        right(draft, *words, **more)
+        draft.rollout = draft.rollout.replaced(journal=draft.rollout.journal + 1)
+
+    return note
+
+
+def half_weights(right: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda counts, total=100: right(counts, total // 2)
 
 
 def blind_phase(right: Callable[..., Any]) -> Callable[..., Any]:
@@ -110,17 +147,20 @@ ZOO: dict[str, tuple[Patch, str]] = {
         "revision-kept",
     ),
     "scaling in stops the ready ones": (
-        changed(replicas, "leaving_order", lambda _: lambda one: not one.ready),
+        changed(strategies, "leaving_order", lambda _: lambda one: not one.ready),
         "ready-stop-last",
     ),
     "min_ready_time is not waited for": (
         changed(census, "stand", lambda right: lambda c, r, n, wait, now: right(c, r, n, wait * 0, now)),
         "available",
     ),
-    "RECREATE does not wait": (
-        changed(workload, "step_recreate", eager_recreate),
-        "recreate-all-gone-first",
+    "RECREATE does not wait": (eager_recreate, "recreate-all-gone-first"),
+    "BLUE_GREEN switches before the new set is ready": (
+        changed(bluegreen, "_full", lambda _: lambda scene: bool(scene.census.new)),
+        "floor",
     ),
+    "weights do not add up": (changed(canary, "divided", half_weights), "shares"),
+    "the journal has holes": (changed(Draft, "note", skipping_journal), "journal"),
     "a node is lost without a grace": (
         changed(liveness, "_CONNECTED", lambda _: frozenset()),
         "node-transition",
@@ -131,10 +171,11 @@ ZOO: dict[str, tuple[Patch, str]] = {
         "idempotent",
     ),
     "a rollout never completes": (
-        changed(workload, "conclude_rollout", lambda _: lambda draft, rollout, *a: rollout),
+        changed(workload, "conclude_rollout", lambda _: nothing),
         "no convergence",
     ),
-    "stops are only meant": (changed(workload, "take_step", lambda _: nothing), "no convergence"),
+    "a user's pause holds nothing": (changed(strategies, "_held", lambda _: lambda move, _: move), "held"),
+    "stops are only meant": (changed(carrying, "_do", empty_retire), "no convergence"),
 }
 
 

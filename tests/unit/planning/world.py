@@ -14,10 +14,11 @@ from tests.unit.planning import checks
 
 from cloudless.aio.ids import IdSource
 from cloudless.domain.cluster import Cluster
+from cloudless.domain.intent import RolloutIntent
 from cloudless.domain.node import NodeFacts, NodePhase, NodeRecord
 from cloudless.domain.plan import Plan
 from cloudless.domain.replica import ExitStatus, Observation, ReplicaPhase
-from cloudless.domain.status import RolloutPhase
+from cloudless.domain.rollout import RolloutPhase
 from cloudless.domain.workload import WorkloadRecord, WorkloadSpec
 from cloudless.planning.apply import apply_plan
 from cloudless.planning.liveness import plan_nodes
@@ -30,9 +31,22 @@ WEB = "web-id"
 MI = 2**20
 
 Operation = tuple[str, int]
+STRATEGIES: tuple[dict[str, object], ...] = (
+    {},
+    {"strategy": "RECREATE"},
+    {"strategy": "BLUE_GREEN", "scale_down_delay": "5s"},
+    {"strategy": "BLUE_GREEN", "auto_promote": True, "scale_down_delay": "0s"},
+    {"strategy": "CANARY"},
+    {
+        "strategy": "CANARY",
+        "auto_promote": True,
+        "steps": [{"weight": 10}, {"weight": 50, "pause": {"duration": "3s"}}],
+    },
+)
 OPERATIONS = (
     "tick", "tick", "tick", "tick", "update", "scale", "bounds", "restart", "revert",
     "crash", "fail", "cut", "mend", "not_ready", "forget_node", "strategy", "delete",
+    "strategy", "verb", "verb", "safety",
 )  # fmt: skip
 
 
@@ -146,11 +160,42 @@ class World:
         self.change(replicas=number % 7)
 
     def do_strategy(self, number: int) -> None:
-        rollout = {"strategy": "RECREATE"} if number % 2 else {}
-        self.change(rollout=rollout)
+        self.change(rollout=STRATEGIES[number % len(STRATEGIES)])
+
+    def do_safety(self, number: int) -> None:
+        record = self.cluster.workloads.get(WEB)
+        if record is not None:
+            kept = record.spec.rollout.model_dump(mode="json", exclude_unset=True)
+            more = {"auto_rollback": bool(number % 2), "max_failures": number % 4}
+            more |= {
+                "bake_time": ("0s", "5s")[number // 4 % 2],
+                "progress_deadline": ("600s", "20s")[number // 8 % 2],
+                "pause_deadline": ("24h", "6s")[number // 16 % 2],
+            }
+            self.change(rollout={**kept, **more})
+
+    def do_verb(self, number: int) -> None:
+        """A user steers the rollout that is on, as the service would let them."""
+        record, status = self.cluster.workloads.get(WEB), self.cluster.statuses.get(WEB)
+        if record is None or status is None or status.rollout is None:
+            return
+        revision = status.rollout.revision
+        intent = record.intent if record.intent.revision == revision else RolloutIntent(revision=revision)
+        match number % 6:
+            case 0:
+                intent = intent.replaced(paused=True)
+            case 1:
+                intent = intent.replaced(paused=False)
+            case 2 | 3:
+                intent = intent.replaced(promotions=intent.promotions + 1, full=number % 5 == 0)
+            case 4:
+                intent = intent.replaced(aborts=intent.aborts + 1)
+            case 5:
+                intent = intent.replaced(retries=intent.retries + 1)
+        self.cluster.put_workload(record.replaced(intent=intent))
 
     def do_bounds(self, number: int) -> None:
-        surge, unavailable = ("0", "1", "25%", "100%")[number % 4], ("0", "1", "50%")[number // 4 % 3]
+        surge, unavailable = ("0", "1", "25%", "100%")[number % 4], ("1%", "1", "50%")[number // 4 % 3]
         rollout: dict[str, object] = {"max_surge": surge, "max_unavailable": unavailable}
         if number % 5 == 0:
             rollout["min_available"] = ("1", "50%", "100%")[number // 5 % 3]
@@ -322,7 +367,7 @@ class World:
         elif c.gone_at is not None:
             phase = ReplicaPhase.STOPPING
         elif self.now < c.starts_at:
-            phase = ReplicaPhase.STARTING
+            phase, message = ReplicaPhase.STARTING, "preparing image and network"
         elif c.bad:
             phase, message = ReplicaPhase.BACKING_OFF, "image not found: bad"
         elif c.broken_until is not None and self.now < c.broken_until:
@@ -330,6 +375,8 @@ class World:
         else:
             ready = self.now >= c.ready_at
         since = old.ready_since if old and old.ready and ready else self.now
+        if c.restarts and ended is None:
+            ended = ExitStatus(code=1, reason="Error", finished_at=c.starts_at)
         digest = "" if c.bad or phase is ReplicaPhase.STARTING else "sha256:" + "ab" * 32
         return Observation(
             replica_id=replica_id,
