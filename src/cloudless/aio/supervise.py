@@ -85,6 +85,11 @@ class Supervisor:
         assert self._failure is not None, "use 'async with'"
         await asyncio.shield(self._failure)
 
+    def cancel_all(self) -> None:
+        """Cancel every child and wait for none; more may be started afterwards."""
+        for task in tuple(self._children.values()):
+            task.cancel()
+
     async def close(self) -> None:
         """Cancel every child and wait for all of them."""
         self._closing = True

@@ -7,18 +7,23 @@ error, at once and on both sides.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from contextlib import AsyncExitStack, aclosing
 from typing import Any, TypeVar, cast
 
 from grpclib.const import Cardinality
 
 from cloudless.aio.supervise import Supervisor
+from cloudless.domain.errors import Invalid
 from cloudless.transport.channel import GuardedChannel
 from cloudless.transport.clientcall import ClientCall
-from cloudless.transport.stream import ConnectionGone, PeerStalled
+from cloudless.transport.codec import DecodeError
+from cloudless.transport.errors import error_of
+from cloudless.transport.request import Refused
+from cloudless.transport.stream import ConnectionGone, PeerStalled, TruncatedMessage
 
 Reply = TypeVar("Reply")
+Message = TypeVar("Message")
 
 
 async def converse(
@@ -45,12 +50,27 @@ async def converse(
         Supervisor("bidi") as tasks,
     ):
         await call.send_request()
-        tasks.start("requests", _send(call, requests))
+        tasks.start("requests", send_all(call, requests))
         async for reply in call:
             yield cast(Reply, reply)
 
 
-async def _send(call: ClientCall[Any, Any], requests: AsyncIterable[Any]) -> None:
+async def received(messages: AsyncIterator[Message]) -> AsyncGenerator[Message, None]:
+    """What the caller of a streaming method sends, for a handler that reads in a task of its own.
+
+    What cannot be read is raised as a ``CloudlessError``, as the handler itself would end with.
+    """
+    try:
+        async for message in messages:
+            yield message
+    except (DecodeError, TruncatedMessage) as error:
+        raise Invalid(str(error)) from None
+    except Refused as refusal:
+        raise error_of(refusal.status.status, refusal.status.message) from None
+
+
+async def send_all(call: ClientCall[Any, Any], requests: AsyncIterable[Any]) -> None:
+    """Send ``requests`` and end the sending side; what goes wrong fails the call, and not this task."""
     try:
         async with AsyncExitStack() as stack:
             if hasattr(requests, "aclose"):

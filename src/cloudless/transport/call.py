@@ -19,7 +19,13 @@ from grpclib.const import Status
 from h2.errors import ErrorCodes
 
 from cloudless.transport.codec import CompiledCodec, DecodeError
-from cloudless.transport.context import CallContext, set_current_call
+from cloudless.transport.context import (
+    CallContext,
+    set_current_call,
+    set_patience,
+    set_room,
+    set_watching,
+)
 from cloudless.transport.errors import OK, WireStatus
 from cloudless.transport.limits import Limits
 from cloudless.transport.protocol import DrainableHandler, GuardedProtocol
@@ -136,6 +142,7 @@ class ServerCall:
         method = self._request.method
         data = self._host.codec.encode(message, method.reply_type)
         framed = struct.pack(">BI", 0, len(data)) + data
+        del data  # sending may take long, and one copy is enough
         if not method.cardinality.server_streaming:
             if self._answer is not None:
                 raise RuntimeError(f"{self._request.path} answered twice")
@@ -267,6 +274,9 @@ class CallHandler(DrainableHandler):
         deadline_s = self._deadline(request, stream, started_s)
         context = self._context(request, stream, deadline_s)
         set_current_call(context)
+        set_patience(stream.be_patient)
+        set_room(stream.room)
+        set_watching(stream.connection.watch_peer)
         scope = asyncio.timeout_at(deadline_s)
         try:
             async with scope:
@@ -276,6 +286,7 @@ class CallHandler(DrainableHandler):
                 call.check_answered()
         except asyncio.CancelledError:
             if self._ending is None:
+                del scope  # it knows the task, which keeps this error, which keeps this frame
                 raise
             return self._ending
         except Refused as refusal:
@@ -283,7 +294,7 @@ class CallHandler(DrainableHandler):
         except ConnectionGone:
             raise
         except PeerStalled as error:
-            return WireStatus(Status.UNAVAILABLE, str(error))
+            return WireStatus(Status.UNAVAILABLE, f"the call was cut off: {error}")
         except (DecodeError, TruncatedMessage) as error:
             return WireStatus(Status.INVALID_ARGUMENT, str(error))
         except Exception as error:

@@ -54,6 +54,8 @@ class Interrupt(Wrapper):
     def __init__(self) -> None:
         super().__init__()
         self._struck: set[asyncio.Task[Any]] = set()
+        #: Its stream shall have a small window.
+        self.narrow = False
 
     @property
     def error(self) -> Exception | None:
@@ -142,6 +144,7 @@ class ClientCall(ClientStream[Sent, Got]):
             if self._stream.closable:
                 self._stream.reset_nowait(ErrorCodes.CANCEL)
             self._release_stream()
+            self._stream.window_updated.set()  # another task may still wait to send
 
     async def recv_message(self) -> Got | None:
         """The next message, or None at the end; raises the call's error instead of None."""
@@ -160,6 +163,17 @@ class ClientCall(ClientStream[Sent, Got]):
             data = await self._stream.recv_data(size) if size else b""
             message: Got = self._codec.decode(data, self._recv_type)
             return message
+
+    def be_patient(self) -> None:
+        """Let the server read as slowly as it likes; call it when the request has begun."""
+        self._stream.be_patient()  # type: ignore[attr-defined]
+
+    def be_narrow(self) -> None:
+        """Hold as little of the answer as can be while nobody reads it; call it before the request begins.
+
+        On a link that is one message of logs; elsewhere the window is what it is.
+        """
+        self._wrapper.narrow = True
 
     def fail(self, error: Exception, *, unless_answered: bool = False) -> None:
         """End the call with ``error`` in whoever waits for it (for another task's failure)."""
@@ -203,6 +217,10 @@ class ClientCall(ClientStream[Sent, Got]):
         if isinstance(error, StreamTerminatedError | ConnectionGone):
             return Unavailable(f"lost the connection to {where}: {error}")
         if isinstance(error, TruncatedMessage):
+            # A server that is told to end in the middle of a message says why all the same.
+            told = error_of_trailers(dict(trailers)) if trailers is not None else None
+            if told is not None:
+                return told
             return InternalError(f"{where} sent half a message: {error}")
         if isinstance(error, DecodeError):
             return InternalError(f"{where} sent a message that cannot be read: {error}")

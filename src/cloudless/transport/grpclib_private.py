@@ -10,7 +10,9 @@ this room. No other module of the project imports these names.
   ``Channel._connected`` and ``Stream._wrapper``, ``_deadline``, ``_stream``, ``_end_done``.
 - ``grpclib.utils.Wrapper``: what wakes a call up when its stream ends early.
 - ``h2.connection.H2Connection``: ``_receive_frame``, ``_receive_goaway_frame``,
-  ``_prepare_for_sending`` and the order of ``initiate_connection``.
+  ``_prepare_for_sending``, ``_inbound_flow_control_window_manager`` and the order of
+  ``initiate_connection``.
+- ``hyperframe.frame.DataFrame._body_repr``: what a frame looks like in a log.
 """
 
 from __future__ import annotations

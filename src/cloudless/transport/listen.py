@@ -72,6 +72,8 @@ def listen_error(error: OSError, host: str, port: int) -> Fatal:
     """The error for a person when binding an address fails."""
     if error.errno == errno.EADDRINUSE:
         return AddressInUse(host, port)
+    if error.errno == errno.EADDRNOTAVAIL:
+        return CannotListen(f"cannot listen on {host}:{port}: no such address on this machine")
     return CannotListen(f"cannot listen on {host}:{port}: {error.strerror or error}")
 
 

@@ -21,9 +21,15 @@ from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated, Event, RemoteSettingsChanged, RequestReceived, StreamReset
 from h2.exceptions import H2Error, ProtocolError
 
+from cloudless.transport import peer
 from cloudless.transport.frames import CalmDown, GuardedH2
 from cloudless.transport.grpclib_private import AbstractHandler, Connection, EventsProcessor, H2Protocol
-from cloudless.transport.limits import CLOSE_FLUSH_S, WRITE_BUFFER_BYTES, Limits
+from cloudless.transport.limits import (
+    CLOSE_FLUSH_S,
+    READ_PAUSE_BYTES,
+    WRITE_BUFFER_BYTES,
+    Limits,
+)
 from cloudless.transport.stream import GuardedStream
 
 log = logging.getLogger(__name__)
@@ -62,6 +68,7 @@ class GuardedConnection(Connection):
         self.h2 = h2
         self._socket = transport
         self._logged_s = float("-inf")
+        self._watched = False
 
     def create_stream(self, *, stream_id: int | None = None, wrapper: Any = None) -> GuardedStream:
         return GuardedStream(self, self.h2, self._socket, stream_id=stream_id, wrapper=wrapper)
@@ -71,10 +78,19 @@ class GuardedConnection(Connection):
             self.h2.acknowledge_received_data(size, stream_id)
             self.flush()
 
+    def give_back(self, stream_id: int, size: int) -> None:
+        """Acknowledge at once, however little it is."""
+        if size and not self._socket.is_closing():
+            self.h2.give_back(size, stream_id)
+            self.flush()
+
     def flush(self) -> None:
-        data = self.h2.data_to_send()
-        if data and not self._socket.is_closing():
-            self._socket.write(data)
+        pieces = self.h2.take_outgoing()
+        if pieces and not self._socket.is_closing():
+            if len(pieces) == 1:
+                self._socket.write(pieces[0])
+            else:
+                self._socket.writelines(pieces)
 
     def close(self) -> None:
         """Close after flushing for at most ``CLOSE_FLUSH_S``; then the socket is cut."""
@@ -86,6 +102,11 @@ class GuardedConnection(Connection):
 
     def is_closing(self) -> bool:
         return self._socket.is_closing()
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What the socket has not taken yet."""
+        return self._socket.get_write_buffer_size()
 
     def pause_reading(self) -> None:
         """Let the kernel, and so the peer, wait."""
@@ -101,6 +122,12 @@ class GuardedConnection(Connection):
         """Cut the socket now, for a peer that no longer reads or answers."""
         log.debug("connection aborted", extra={"reason": reason})
         self._socket.abort()
+
+    def watch_peer(self) -> None:
+        """Let the kernel ask the peer's kernel whether it is there: a stopped process still is."""
+        if not self._watched:
+            self._watched = True
+            peer.watch(self._socket.get_extra_info("socket"))
 
     def may_log(self) -> bool:
         """True at most once a second: the rate of log lines of one connection."""
@@ -267,8 +294,10 @@ class GuardedProtocol(H2Protocol):
             self._broken(str(error))
             return
         self.connection.flush()
-        if not self.connection.write_ready.is_set() and not self._paused:
-            # A peer that does not read our answers may not make us queue more of them.
+        if self.connection.waiting_bytes > READ_PAUSE_BYTES and not self._paused:
+            # A peer that does not read our answers may not make us queue more of them. While
+            # it is only data that waits, reading goes on: else two ends that both send much
+            # would wait for one another for ever.
             self._paused = True
             self.connection.pause_reading()
 
@@ -281,7 +310,8 @@ class GuardedProtocol(H2Protocol):
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self.processor.close("the connection was lost" if exc is None else f"the connection was lost ({exc})")
+        why = "it was closed" if exc is None else getattr(exc, "strerror", None) or str(exc)
+        self.processor.close(why[:1].lower() + why[1:])
         # Who waits to send learns from the closed transport that it is over.
         self.connection.write_ready.set()
         self.connection.stream_close_waiter.set()

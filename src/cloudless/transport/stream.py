@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError, TooManyStreamsError
 
+from cloudless.domain.errors import Exhausted
 from cloudless.transport.grpclib_private import Stream
 from cloudless.transport.limits import SLOWEST_PEER_BYTES_PER_S
 
@@ -40,13 +42,15 @@ class Inbox:
     """Received bytes of one stream; hands window back to the peer as they are read.
 
     Bytes are acknowledged when they are read, or as soon as a reader waits for more of
-    the same message, so that a message may be larger than the window.
+    the same message, so that a message may be larger than the window. A ``lazy`` one
+    acknowledges only when a reader waits: nothing comes that nobody asked for.
     """
 
-    __slots__ = ("_acknowledge", "_arrived", "_data", "_ended", "_unacknowledged")
+    __slots__ = ("_acknowledge", "_arrived", "_data", "_ended", "_lazy", "_unacknowledged")
 
-    def __init__(self, acknowledge: Callable[[int], None]) -> None:
+    def __init__(self, acknowledge: Callable[[int], None], *, lazy: bool = False) -> None:
         self._acknowledge = acknowledge
+        self._lazy = lazy
         self._arrived = asyncio.Event()
         self._data = bytearray()
         self._ended = False
@@ -91,9 +95,11 @@ class Inbox:
             self._settle(0)
             self._arrived.clear()
             await self._arrived.wait()
-        taken = bytes(data[:size])
+        with memoryview(data) as view:
+            taken = bytes(view[:size])
         del data[:size]
-        self._settle(len(data))
+        if not self._lazy:
+            self._settle(len(data))
         return taken
 
     async def wait_eof(self) -> bool:
@@ -121,6 +127,8 @@ class GuardedStream(Stream):
     """grpclib's stream with our inbox, a stall limit, and errors that say what happened."""
 
     connection: GuardedConnection
+    #: Whether a peer that takes nothing may go on so: its connection still has to live.
+    patient = False
 
     def init_stream(self, stream_id: int, connection: Any) -> None:
         super().init_stream(stream_id, connection)
@@ -131,6 +139,15 @@ class GuardedStream(Stream):
         """What the peer sent on this stream."""
         return cast(Inbox, self.buffer)
 
+    @property
+    def is_narrow(self) -> bool:
+        """Whether it is a call of ours that asked for a small window."""
+        return bool(getattr(self.wrapper, "narrow", False))
+
+    def be_patient(self) -> None:
+        """Put up with a peer that takes nothing, as long as its connection lives."""
+        self.patient = True
+
     def check_open(self) -> None:
         """Raise ``ConnectionGone`` when nothing can be sent on this stream any more."""
         stream = self._h2_connection.streams.get(cast(int, self.id))
@@ -140,11 +157,12 @@ class GuardedStream(Stream):
     async def send_request(
         self, headers: Headers, end_stream: bool = False, *, _processor: Any
     ) -> Callable[[], None]:
-        """Open the stream as a client; waits while the peer's limit of streams is reached.
+        """Open the stream as a client; waits a little while the peer's limit of streams is reached.
 
-        Raises ``ConnectionGone``; nothing was sent then, so the call may be made elsewhere.
+        Raises ``ConnectionGone`` and ``Exhausted`` (no stream ended for ``stream_wait_s``, or
+        others got those that did); nothing was sent then, so the call may be made elsewhere.
         """
-        h2 = self._h2_connection
+        h2, limits, end_s = self._h2_connection, self.connection.limits, 0.0
         while True:
             await self._writable()
             if _processor.closed or _processor.goaway or self._transport.is_closing():
@@ -153,13 +171,32 @@ class GuardedStream(Stream):
             try:
                 h2.send_headers(stream_id, headers, end_stream=end_stream)
             except TooManyStreamsError:
-                self.connection.stream_close_waiter.clear()
-                await self.connection.stream_close_waiter.wait()
+                now_s = asyncio.get_running_loop().time()
+                end_s = end_s or now_s + limits.send_stall_s
+                await self._stream_free(min(end_s, now_s + limits.stream_wait_s))
                 continue
             self.init_stream(stream_id, self.connection)
+            if self.is_narrow:
+                self.buffer = cast(Any, Inbox(partial(self.connection.give_back, stream_id), lazy=True))
+            elif limits.wide_window_bytes is not None:
+                extra = limits.wide_window_bytes - limits.stream_window_bytes
+                h2.increment_flow_control_window(extra, stream_id)
             release: Callable[[], None] = _processor.register(self)
             self.connection.flush()
             return release
+
+    async def _stream_free(self, end_s: float) -> None:
+        """Wait until a stream of this connection ends; raises ``Exhausted`` at ``end_s``."""
+        self.connection.stream_close_waiter.clear()
+        try:
+            async with asyncio.timeout_at(end_s):
+                await self.connection.stream_close_waiter.wait()
+        except TimeoutError:
+            limit = self._h2_connection.remote_settings.max_concurrent_streams
+            raise Exhausted(
+                f"{limit} calls are open on this connection already, as many as its other end allows",
+                hint="try again when some have ended",
+            ) from None
 
     async def send_headers(self, headers: Headers, end_stream: bool = False) -> None:
         await self._writable()
@@ -182,16 +219,40 @@ class GuardedStream(Stream):
             window = h2.local_flow_control_window(stream_id)
             if window <= 0 < size:
                 end_s = end_s or self._latest(size)
-                await self._window_open(end_s)
+                await self._window_open(None if self.patient else end_s)
                 continue
             end = min(size, position + min(window, h2.max_outbound_frame_size))
             last = end == size
-            h2.send_data(stream_id, bytes(view[position:end]), end_stream=end_stream and last)
+            piece = data if end - position == size else view[position:end]
+            h2.send_data(stream_id, piece, end_stream=end_stream and last)
             self.connection.flush()
             self.connection.data_sent += end - position
             if last:
                 return
             position = end
+
+    async def room(self, size: int) -> None:
+        """Wait until the stream's window has room for ``size`` bytes, or for what the peer is sure to allow.
+
+        Whoever waits before a message is made keeps none for a peer that takes nothing. Of the
+        connection's window only something has to be left: others may use it up for long.
+        Raises as ``send_data`` does.
+        """
+        h2 = self._h2_connection
+        end_s: float | None = None
+        while True:
+            await self._writable()
+            self.check_open()
+            window = h2.streams[cast(int, self.id)].outbound_flow_control_window
+            if window >= self._returned(size) and h2.outbound_flow_control_window > 0:
+                return
+            end_s = end_s or self._latest(size)
+            await self._window_open(None if self.patient else end_s)
+
+    def _returned(self, size: int) -> int:
+        """``size``, or what a peer that has read everything leaves open at the least."""
+        granted = self._h2_connection.remote_settings.initial_window_size
+        return max(min(size, int(granted * self.connection.limits.returned_share)), 1)
 
     def send_now(self, headers: Headers | None, data: bytes, trailers: Headers) -> bool:
         """A whole answer in one write, if the windows and the socket allow it.
@@ -234,8 +295,11 @@ class GuardedStream(Stream):
             return
         stall_s = self.connection.limits.send_stall_s
         try:
-            async with asyncio.timeout(stall_s):
-                await ready.wait()
+            async with asyncio.timeout(stall_s) as patience:
+                while not ready.is_set():
+                    await ready.wait()
+                    # Others that waited may have filled the buffer again: it is being read.
+                    patience.reschedule(asyncio.get_running_loop().time() + stall_s)
         except TimeoutError:
             self.connection.abort("the peer reads nothing")
             raise PeerStalled(f"the peer read nothing for {stall_s:g} s") from None
@@ -245,10 +309,13 @@ class GuardedStream(Stream):
         patience_s = self.connection.limits.send_stall_s + size / SLOWEST_PEER_BYTES_PER_S
         return asyncio.get_running_loop().time() + patience_s
 
-    async def _window_open(self, end_s: float) -> None:
+    async def _window_open(self, end_s: float | None) -> None:
         """Wait for room in the peer's window, for the stall limit and until ``end_s`` at most."""
         stall_s = self.connection.limits.send_stall_s
         self.window_updated.clear()
+        if end_s is None:
+            await self.window_updated.wait()
+            return
         try:
             async with asyncio.timeout_at(min(end_s, asyncio.get_running_loop().time() + stall_s)):
                 await self.window_updated.wait()

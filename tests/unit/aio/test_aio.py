@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -13,6 +14,7 @@ from cloudless.aio.clock import ManualClock, SystemClock
 from cloudless.aio.keyqueue import KeyQueue
 from cloudless.aio.slot import LatestSlot
 from cloudless.aio.supervise import Supervisor
+from cloudless.aio.turns import Turns
 
 START = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
@@ -153,3 +155,25 @@ async def test_a_manual_clock_wakes_sleepers_when_their_time_has_come() -> None:
         assert not sleeper.done()
         clock.advance(0.1)
     assert clock.now() == START + datetime.timedelta(seconds=10)
+
+
+async def test_turns_let_some_pass_at_a_time_in_order_and_others_between() -> None:
+    turns, passed = Turns(2), []
+
+    async def one(number: int) -> None:
+        await turns.take()
+        passed.append(number)
+
+    tasks = [asyncio.ensure_future(one(number)) for number in range(7)]
+    tasks[3].cancel()
+    seen = []
+    while not all(task.done() for task in tasks):
+        await asyncio.sleep(0)
+        seen.append(len(passed))
+    assert passed == [0, 1, 2, 4, 5, 6]
+    assert max(after - before for before, after in pairwise([0, *seen])) == 2
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not turns._renews, "nothing runs when nobody comes"
+    await one(8)
+    assert passed[-1] == 8

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from cloudless.coordinator import limits as coordinator
 from cloudless.domain.errors import Exhausted
-from cloudless.transport.limits import CLIENT, LINK_AGENT, PUBLIC
+from cloudless.transport.limits import CLIENT, LINK_AGENT, LINK_COORDINATOR, PUBLIC
 from cloudless.transport.server import GuardedServer
 
 
@@ -24,9 +25,38 @@ def test_limits_that_cannot_be_are_refused(change: dict[str, int]) -> None:
         dataclasses.replace(PUBLIC, **change)
 
 
-@pytest.mark.parametrize("limits", [PUBLIC, CLIENT, LINK_AGENT])
+@pytest.mark.parametrize("limits", [PUBLIC, CLIENT, LINK_AGENT, LINK_COORDINATOR])
 def test_unread_streams_of_one_connection_fit_into_its_window(limits: Any) -> None:
-    assert limits.concurrent_streams * limits.stream_window_bytes <= limits.connection_window_bytes
+    window = limits.wide_window_bytes or limits.stream_window_bytes
+    assert limits.concurrent_streams * window <= limits.connection_window_bytes
+
+
+def test_a_link_has_streams_for_all_that_the_coordinator_lets_in() -> None:
+    calls = coordinator.MAX_LOG_STREAMS + coordinator.MAX_EXECS + coordinator.MAX_FORWARDS
+    assert calls < LINK_AGENT.concurrent_streams
+    assert LINK_AGENT.concurrent_streams <= LINK_AGENT.resets, "all of them may be given up at once"
+    assert LINK_AGENT.connection_window_bytes < 2**31, "HTTP/2 has no larger windows"
+
+
+@pytest.mark.parametrize("frees_s", [None, 0.1])
+async def test_a_call_waits_a_little_for_a_stream_and_then_says_which_limit_it_is(
+    demo: ModuleType, echo: Any, serve: Any, client: Any, eventually: Any, frees_s: float | None
+) -> None:
+    few = dataclasses.replace(PUBLIC, concurrent_streams=2)
+    hasty = dataclasses.replace(CLIENT, stream_wait_s=0.2 if frees_s is None else 10.0)
+    async with serve(echo, limits=few) as (_, port), client(port, limits=hasty) as stub:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(2):
+                group.create_task(stub.once(demo.Everything(text="wait")))
+            await eventually(lambda: echo.started == 2)
+            if frees_s is not None:
+                asyncio.get_running_loop().call_later(frees_s, echo.release.set)
+                assert (await stub.once(demo.Everything(text="late"))).text == "late"
+            else:
+                with pytest.raises(Exhausted, match="2 calls are open on this connection"):
+                    await stub.once(demo.Everything())
+                echo.release.set()
+        assert (await stub.once(demo.Everything(text="free"))).text == "free"
 
 
 class FakeTransport:

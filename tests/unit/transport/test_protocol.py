@@ -36,6 +36,9 @@ class FakeTransport:
         assert not self.closing
         self.written += data
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def is_closing(self) -> bool:
         return self.closing
 

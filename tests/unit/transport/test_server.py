@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 import logging
 import pathlib
 import stat
@@ -18,7 +19,7 @@ from cloudless.transport.codec import Encoded, encode
 from cloudless.transport.context import current_call
 from cloudless.transport.errors import InternalError, NotSupported
 from cloudless.transport.limits import PUBLIC
-from cloudless.transport.listen import AddressInUse, CannotListen, InsecureListen
+from cloudless.transport.listen import AddressInUse, CannotListen, InsecureListen, listen_error
 from cloudless.transport.server import GuardedServer
 
 
@@ -237,6 +238,11 @@ async def test_a_taken_port_is_named(serve: Any, echo: Any) -> None:
         assert (caught.value.host, caught.value.port) == ("127.0.0.1", port)
         with pytest.raises(CannotListen):
             await server.listen("no-such-host.invalid", 0)
+
+
+def test_an_address_of_another_machine_is_said_in_words() -> None:
+    error = listen_error(OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address"), "10.9.9.9", 80)
+    assert str(error) == "cannot listen on 10.9.9.9:80: no such address on this machine"
 
 
 async def test_a_unix_socket_serves_its_owner_only(
