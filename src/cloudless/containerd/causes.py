@@ -27,6 +27,9 @@ _WRAPPINGS = re.compile(
     )
     + ")"
 )
+#: The program's folder cannot be entered.
+NO_WORKING_DIR = r"chdir to cwd|chdir(?: to)? `"
+_FOLDER = re.compile(r"""chdir to cwd \("([^"]*)"\)|chdir(?: to)? `([^`]*)`""")
 _COMMAND = re.compile(r"""exec: "([^"]*)":|executable file `([^`]*)`|the path `([^`]*)`|exec `([^`]*)`""")
 
 
@@ -49,6 +52,8 @@ def command_cause(text: str) -> str:
     >>> command_cause('exec: "/etc/passwd": permission denied: unknown')
     'cannot execute /etc/passwd: permission denied'
     """
+    if re.search(NO_WORKING_DIR, text):
+        return _folder_cause(text)
     found = _COMMAND.search(text)
     name = next((group for group in found.groups() if group), "") if found else ""
     if re.search(r"not found|no such file|No such file", text):
@@ -58,6 +63,22 @@ def command_cause(text: str) -> str:
     if "exec format error" in lowered:
         why = "it is no program of this machine's kind (exec format error)"
     return f"cannot execute {name or 'the command'}: {why or unwrapped(text)}"
+
+
+def _folder_cause(text: str) -> str:
+    """Why a working directory cannot be entered.
+
+    >>> _folder_cause('chdir to cwd ("/nope") set in config.json failed: no such file or directory: unknown')
+    'working directory /nope does not exist'
+    """
+    found = _FOLDER.search(text)
+    name = next((group for group in found.groups() if group), "") if found else ""
+    lowered = text.lower()
+    known = {"no such file": "does not exist", "not a directory": "is no folder"}
+    why = next((said for words, said in known.items() if words in lowered), "")
+    if "permission denied" in lowered:
+        why = "may not be entered (permission denied)"
+    return f"working directory {name or 'of the program'} {why or f'cannot be entered: {unwrapped(text)}'}"
 
 
 def pull_cause(text: str) -> str:

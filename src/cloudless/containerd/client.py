@@ -21,12 +21,14 @@ from cloudless.containerd.accounts import Accounts
 from cloudless.containerd.containers import Containers
 from cloudless.containerd.content import Content
 from cloudless.containerd.events import Events
+from cloudless.containerd.imageowners import ImageOwners
 from cloudless.containerd.images import Images
 from cloudless.containerd.importing import Importer
 from cloudless.containerd.leases import Leases
 from cloudless.containerd.process import Processes
 from cloudless.containerd.pull import Puller
 from cloudless.containerd.rpc import Connection
+from cloudless.containerd.shims import Strays
 from cloudless.containerd.snapshots import Snapshots
 from cloudless.containerd.tasks import Tasks
 
@@ -64,6 +66,7 @@ class ContainerdClient:
         self.images = Images(self.connection, self.content)
         self.snapshots = Snapshots(self.connection, snapshotter=snapshotter)
         self.containers = Containers(self.connection, snapshotter=snapshotter)
+        self.image_owners = ImageOwners(self.connection, self.images, self.containers)
         self.tasks = Tasks(self.connection)
         self.leases = Leases(self.connection)
         self.accounts = Accounts(self.snapshots, self.leases, clock=clock, new_id=new_id)
@@ -78,6 +81,7 @@ class ContainerdClient:
             new_id=new_id,
         )
         self.processes = Processes(self.connection, self.tasks, clock=clock)
+        self.strays = Strays(self.connection, self.containers)
         self.events = Events(self.connection, clock=clock, new_id=new_id)
 
     @property

@@ -54,7 +54,7 @@ class CommandNotFound(ContainerdError):
 
 
 class CommandNotExecutable(ContainerdError):
-    """The command exists, but cannot be executed."""
+    """The command exists, but cannot be executed, or not where it was to be."""
 
     exit_code = 126
 
@@ -109,6 +109,7 @@ RULES: tuple[Rule, ...] = (
         pattern=r"executable file .*not found in \$PATH"
         r"|exec: \"[^\"]*\": (?:stat [^:]*: )?no such file or directory",
     ),
+    Rule(CommandNotExecutable, pattern=causes.NO_WORKING_DIR),
     Rule(
         CommandNotExecutable,
         pattern=r"exec: \"[^\"]*\": (?:permission denied|is a directory)|exec format error"
@@ -123,7 +124,7 @@ RULES: tuple[Rule, ...] = (
     Rule(NotFound, (Status.UNKNOWN,), r"process (?:already finished|not found)|no such process"),
     Rule(AlreadyExists, (Status.ALREADY_EXISTS,)),
     Rule(Unavailable, (Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED)),
-    Rule(Unavailable, pattern=r"server is not initialized yet"),
+    Rule(Unavailable, pattern=r"server is not initialized yet|context deadline exceeded"),
     Rule(InvalidRequest, (Status.INVALID_ARGUMENT, Status.OUT_OF_RANGE, Status.UNIMPLEMENTED)),
     Rule(PreconditionFailed, (Status.FAILED_PRECONDITION, Status.ABORTED)),
 )

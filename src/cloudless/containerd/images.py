@@ -2,11 +2,13 @@
 
 An image is a name that points at a manifest (or an index of manifests, one for each
 platform). ``resolve`` answers everything that is needed to run it; manifests never
-change under their digest, so their answers are remembered.
+change under their digest, so their answers are remembered. What a tag means is also
+named by its digest, so that it can still be run when the tag has moved on.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import hashlib
 import platform
@@ -26,12 +28,19 @@ from cloudless.api.containerd.services.images.v1 import Image as ImageMessage
 from cloudless.api.containerd.types import ContentDescriptor
 from cloudless.containerd import limits, references
 from cloudless.containerd.content import Content
-from cloudless.containerd.errors import AlreadyExists, ImageNotFound, InvalidImage, NotFound
+from cloudless.containerd.errors import AlreadyExists, ImageNotFound, InvalidImage, InvalidRequest, NotFound
 from cloudless.containerd.imageconfig import ImageConfig, parse_config
 from cloudless.containerd.rpc import Connection
 
 #: The CRI plugin sees only images that carry this label.
 CRI_LABEL = {"io.cri-containerd.image": "managed"}
+
+#: The digest that an archive brought under this name. Where a pull moves the name, the label
+#: stays and no longer fits, so that what came with credentials never passes for an import.
+IMPORTED_LABEL = "cloudless.io/imported-digest"
+
+#: Who brought it here (see ``imageowners``).
+OWNER_LABEL = "cloudless.io/owner"
 
 OCI_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "riscv64": "riscv64"}
 
@@ -42,7 +51,7 @@ class Image:
 
     ``digest`` is what the name points at (what a registry calls the image's digest);
     ``config_digest`` its id; ``chain_id`` the snapshot to prepare containers from;
-    ``size_bytes`` the packed size of config and layers.
+    ``size_bytes`` the packed size of config and layers. ``imported``: an archive brought it.
     """
 
     name: str
@@ -51,6 +60,7 @@ class Image:
     chain_id: str
     size_bytes: int
     config: ImageConfig
+    imported: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,13 @@ class ImageRecord:
     media_type: str
     labels: Mapping[str, str]
     created_at: datetime.datetime | None
+    #: Of the manifest.
+    size_bytes: int = 0
+
+    @property
+    def imported(self) -> bool:
+        """Whether what the name means now came from an archive."""
+        return bool(self.digest) and self.labels.get(IMPORTED_LABEL) == self.digest
 
 
 @dataclass(frozen=True)
@@ -86,14 +103,19 @@ class Images:
     async def resolve(self, reference: str) -> Image:
         """Everything needed to run an image that is on this node.
 
+        A digest is also found under another name of its repository, and under any name when
+        an archive brought it. Not under other names of what was pulled: whoever may pull one
+        repository may not therefore use another one's images.
+
         Raises ``ImageNotFound`` (no such name, content is missing, or not for this platform),
         ``InvalidImage``, ``InvalidRequest`` (the reference), ``Unavailable``.
         """
-        name = references.parse(reference).name
+        wanted = references.parse(reference)
+        name = wanted.name
         try:
             record = await self.get(name)
         except NotFound:
-            raise ImageNotFound(f"image {name} is not on this node") from None
+            record = await self._adopt(wanted)
         known = self._described.get(record.digest)
         if known is None:
             try:
@@ -110,6 +132,7 @@ class Images:
             chain_id=known.chain_id,
             size_bytes=known.size_bytes,
             config=known.config,
+            imported=record.imported,
         )
 
     async def get(self, name: str) -> ImageRecord:
@@ -125,10 +148,22 @@ class Images:
         answer = await self._connection.call(self._stub.list, ListImagesRequest(), about="list images")
         return tuple(_read(message) for message in answer.images)
 
-    async def put(self, name: str, *, digest: str, media_type: str, size_bytes: int) -> None:
+    async def put(
+        self,
+        name: str,
+        *,
+        digest: str,
+        media_type: str,
+        size_bytes: int,
+        imported: bool = False,
+        owner: str = "",
+    ) -> None:
         """Point a name at a manifest that is in the content store, whether or not it is taken."""
         target = ContentDescriptor(media_type=media_type, digest=digest, size=size_bytes)
-        message = ImageMessage(name=name, labels=dict(CRI_LABEL), target=target)
+        labels = {**CRI_LABEL, IMPORTED_LABEL: digest} if imported else dict(CRI_LABEL)
+        if owner:
+            labels[OWNER_LABEL] = owner
+        message = ImageMessage(name=name, labels=labels, target=target)
         try:
             await self._connection.call(
                 self._stub.create, CreateImageRequest(image=message), about=f"create image {name}"
@@ -137,6 +172,20 @@ class Images:
             await self._connection.call(
                 self._stub.update, UpdateImageRequest(image=message), about=f"update image {name}"
             )
+
+    async def pin(self, name: str) -> None:
+        """Name what a tag means now by its digest as well: that name stays when the tag moves.
+
+        A tag that is not there has nothing to keep.
+        """
+        wanted = references.parse(name)
+        if wanted.digest:
+            return
+        try:
+            record = await self.get(wanted.name)
+        except NotFound:
+            return
+        await self._put_like(record, references.pinned(name, record.digest))
 
     async def delete(self, reference: str) -> tuple[str, ...]:
         """Remove a name, and the image's other machine-made names when no tag is left.
@@ -162,6 +211,29 @@ class Images:
         busy = {record.digest for record in records if record.name in wanted or record.digest in wanted}
         return tuple(record for record in records if record.digest not in busy)
 
+    async def _adopt(self, wanted: references.Reference) -> ImageRecord:
+        """The digest that somebody asks for, from a name that may lend it; named for good then."""
+        lenders = [
+            one
+            for one in (await self.list() if wanted.digest else ())
+            if one.digest == wanted.digest and (one.imported or _home(one.name) == wanted.home)
+        ]
+        if not lenders:
+            raise ImageNotFound(f"image {wanted.name} is not on this node")
+        lender = max(lenders, key=lambda one: one.imported)
+        await self._put_like(lender, wanted.name)
+        return dataclasses.replace(lender, name=wanted.name)
+
+    async def _put_like(self, record: ImageRecord, name: str) -> None:
+        await self.put(
+            name,
+            digest=record.digest,
+            media_type=record.media_type,
+            size_bytes=record.size_bytes,
+            imported=record.imported,
+            owner=record.labels.get(OWNER_LABEL, ""),
+        )
+
     async def _delete_record(self, name: str, *, sync: bool) -> None:
         try:
             await self._connection.call(
@@ -186,6 +258,20 @@ class Images:
 def is_tag(name: str) -> bool:
     """Whether a record's name was given by a person, not made from a digest or an id."""
     return "@" not in name and not name.startswith("sha256:")
+
+
+def _home(name: str) -> str:
+    """Registry and repository of a record's name; empty for an id.
+
+    >>> _home("docker.io/library/hello:1")
+    'docker.io/library/hello'
+    """
+    if name.startswith("sha256:"):
+        return ""
+    try:
+        return references.parse(name).home
+    except InvalidRequest:
+        return ""  # another program's name: it lends nothing
 
 
 def chain_id(diff_ids: Sequence[str]) -> str:
@@ -243,5 +329,5 @@ def manifest_facts(manifest: Mapping[str, Any]) -> tuple[str, int]:
 def _read(message: ImageMessage) -> ImageRecord:
     target = message.target or ContentDescriptor()
     return ImageRecord(
-        message.name, target.digest, target.media_type, dict(message.labels), message.created_at
+        message.name, target.digest, target.media_type, dict(message.labels), message.created_at, target.size
     )

@@ -108,9 +108,15 @@ class Importer:
                 manifest_labels[f"{LAYER_REF_LABEL}.{number}"] = layer.facts.digest
             await self._store_bytes(image.manifest, manifest_labels, lease)
             for name in names:
+                await self._images.pin(name)  # of an image that runs, and the tag leaves it
                 await self._images.put(
-                    name, digest=image.digest, media_type=image.media_type, size_bytes=len(image.manifest)
+                    name,
+                    digest=image.digest,
+                    media_type=image.media_type,
+                    size_bytes=len(image.manifest),
+                    imported=True,
                 )
+                await self._images.pin(name)
 
     async def _store_layer(self, archive: Archive, layer: ArchiveLayer, lease: str) -> None:
         digest = layer.facts.digest

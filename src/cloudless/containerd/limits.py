@@ -55,13 +55,27 @@ MAX_UNPACK_RATIO = 200
 RATIO_FLOOR_BYTES = 64 * MIB
 CONTENT_CHUNK_BYTES = 1 * MIB
 
+#: How long a shim may take to remove what its dead container left.
+SHIM_CLEANUP_S = 10.0
+
 # Executing in containers.
 MAX_EXEC_ARGUMENT_BYTES = 1 * MIB
-FIFO_READ_BYTES = 256 * KIB
-#: After the process has ended and its output is read, how long others may hold it open.
+#: What the pipe of an output holds, and one read takes: with the kernel's 64 KiB each hop would
+#: be woken four times as often, for two thirds of the bytes a second.
+FIFO_BYTES = 256 * KIB
+#: How long a process that runs may be without anybody at the other end of its input, and how often that
+#: is looked at: there is no event for it.
+FIFO_MEET_S = 2.0
+FIFO_MEET_POLL_S = 0.005
+#: After the process has ended and its output is read, how long children of it may hold it open.
 EXEC_DRAIN_S = 0.25
+#: The same when no child of it lives: then the shim still has something to pass on, or is about to
+#: close, however long it waits for a processor.
+EXEC_PASS_ON_S = 10.0
 EXEC_DRAIN_POLL_S = 0.02
 EXEC_TERM_GRACE_S = 5.0
+#: After SIGKILL, how long the kernel may take to end what was executed.
+EXEC_KILL_S = 3.0
 
 # Events.
 #: How long a new subscription may take to prove that it hears something.

@@ -27,6 +27,9 @@ CPU_PERIOD_US = 100_000
 MIN_CPU_QUOTA_US = 1_000
 MIN_CPU_SHARES = 2
 CPU_SHARES_PER_CORE = 1024
+#: Of a container's own terminal, until somebody attaches to it.
+CONSOLE_ROWS = 24
+CONSOLE_COLUMNS = 80
 
 _PRIVATE_FILES = ("nosuid", "noexec", "nodev")
 
@@ -60,6 +63,7 @@ def exec_process(
     """
     first = spec["process"]
     process = {**first, "args": list(args), "terminal": terminal}
+    process.pop("consoleSize", None)
     process["env"] = list(merge_environment(first.get("env", ()), env))
     if cwd:
         process["cwd"] = cwd
@@ -131,6 +135,9 @@ def _process(plan: ContainerPlan) -> dict[str, Any]:
             {"type": rlimit.name, "soft": rlimit.soft, "hard": rlimit.hard} for rlimit in plan.rlimits
         ],
     }
+    if plan.terminal:
+        process["terminal"] = True
+        process["consoleSize"] = {"height": CONSOLE_ROWS, "width": CONSOLE_COLUMNS}
     if plan.oom_score_adj is not None:
         process["oomScoreAdj"] = plan.oom_score_adj
     if plan.apparmor_profile:

@@ -118,6 +118,7 @@ class ContainerPlan:
     env: tuple[str, ...] = ()
     cwd: str = "/"
     user: User = User()
+    terminal: bool = False
     hostname: str
     cgroup_path: str
     network_namespace: str | None

@@ -3,12 +3,14 @@
 ``exec`` gives a process for the length of an ``async with`` block; leaving it early
 ends the process with everything it started. ``run`` is for short commands: probes and
 scripts. While a process lives, its folder ``fifo_dir/<container>@<exec id>`` exists, so
-that after a crash ``leftovers`` finds what ``reap`` must end.
+that after a crash ``leftovers`` finds what ``reap`` must end. A process that has a group
+(see ``execgroups``) ends with everything that it started, whatever that did to hide.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -28,13 +30,14 @@ from cloudless.containerd.errors import (
     NotFound,
     PreconditionFailed,
     ShimLost,
-    Unavailable,
 )
+from cloudless.containerd.execgroups import ExecGroup
+from cloudless.containerd.execprocess import ExecProcess
 from cloudless.containerd.fifos import FifoReader, FifoWriter, StdinClosed
 from cloudless.containerd.processcalls import ProcessCalls
 from cloudless.containerd.proctree import signal_tree
 from cloudless.containerd.rpc import Connection
-from cloudless.containerd.tasks import Exit, Tasks
+from cloudless.containerd.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -42,104 +45,10 @@ log = logging.getLogger(__name__)
 MARKER = "EXEC_ID"
 #: Between the ids in a folder's name; containerd allows it in neither.
 SEPARATOR = "@"
-#: What a terminal sends for "end of input". Closing it would hang up instead.
-END_OF_INPUT = b"\x04"
-
-
-class ExecProcess:
-    """A process that was executed in a container; made by ``Processes.exec``.
-
-    ``stdout`` and ``stderr`` must be read while it runs; with a terminal there is no
-    ``stderr``. ``pid`` is its number on the node.
-    """
-
-    def __init__(
-        self, processes: Processes, container_id: str, exec_id: str, folder: pathlib.Path, *, terminal: bool
-    ) -> None:
-        self._processes = processes
-        self.container_id = container_id
-        self.exec_id = exec_id
-        self.terminal = terminal
-        self.pid = 0
-        self.folder = folder
-        self.stdin: FifoWriter | None = None
-        self.stdout: FifoReader | None = None
-        self.stderr: FifoReader | None = None
-        self._exit: Exit | None = None
-
-    async def write_stdin(self, data: bytes) -> None:
-        """Hand over input; waits while the process does not read. Raises ``StdinClosed``."""
-        if self.stdin is None:
-            raise StdinClosed
-        await self.stdin.write(data)
-
-    async def close_stdin(self) -> None:
-        """Say that no more input comes; the process goes on. Twice is no error."""
-        if self.stdin is None:
-            return
-        if self.terminal:
-            await self.stdin.write(END_OF_INPUT)
-            return
-        self.stdin.close()
-        self.stdin = None
-        # The shim holds a writing end as well, and must give it up too.
-        try:
-            await self._processes.calls.close_io(self.container_id, self.exec_id)
-        except NotFound:
-            return
-
-    async def resize(self, *, rows: int, columns: int) -> None:
-        """Tell the terminal its size. Raises ``NotFound`` when the process has ended."""
-        await self._processes.calls.resize(self.container_id, self.exec_id, rows=rows, columns=columns)
-
-    async def kill(self, number: int) -> None:
-        """Send a signal to the process itself. Raises ``NotFound`` when it has ended."""
-        await self._processes.calls.kill(self.container_id, self.exec_id, number)
-
-    async def wait(self) -> Exit:
-        """Return when it has ended and its output is complete; somebody must read meanwhile.
-
-        Output of children that live on is cut off. Raises ``ShimLost``, ``Unavailable``.
-        """
-        if self._exit is None:
-            ended = await self._processes.calls.wait_exit(self.container_id, self.exec_id)
-            await self._drained()
-            await self._processes.calls.delete(self.container_id, self.exec_id)
-            self._exit = ended
-            shutil.rmtree(self.folder, ignore_errors=True)
-        return self._exit
-
-    async def close(self) -> None:
-        """End what still runs, and leave nothing behind.
-
-        When the daemon is away its record stays, and so does the folder: see ``reap``.
-        """
-        try:
-            if self._exit is None:
-                await self._processes.end(self.container_id, self.exec_id, self.pid or None)
-            shutil.rmtree(self.folder, ignore_errors=True)
-        except Unavailable as error:
-            log.warning("an executed process is left to be reaped", extra={"why": error.message})
-        finally:
-            for end in (self.stdin, self.stdout, self.stderr):
-                if end is not None:
-                    end.close()
-
-    async def _drained(self) -> None:
-        """Return when the shim has passed on all output, or has had nothing to pass on for a while."""
-        clock = self._processes.clock
-        for reader in (self.stdout, self.stderr):
-            idle_since_s = clock.monotonic()
-            while reader is not None and not reader.ended.is_set() and not reader.is_hung_up():
-                if reader.unread_bytes():
-                    idle_since_s = clock.monotonic()
-                elif clock.monotonic() - idle_since_s > limits.EXEC_DRAIN_S:
-                    break
-                try:
-                    async with asyncio.timeout(limits.EXEC_DRAIN_POLL_S):
-                        await reader.ended.wait()
-                except TimeoutError:
-                    continue
+#: How often a process that turns out to run is ended anew.
+END_TRIES = 3
+#: In the folder of a process that outlives whoever asked for it; holds what that noted about it.
+DETACHED = "detached"
 
 
 @dataclass(frozen=True)
@@ -150,6 +59,16 @@ class ExecResult:
     stdout: bytes
     stderr: bytes
     truncated: bool
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A process whose folder is there; ``detached`` ones are meant to run on, and have a ``note``."""
+
+    container_id: str
+    exec_id: str
+    detached: bool = False
+    note: bytes = b""
 
 
 class Processes:
@@ -170,21 +89,78 @@ class Processes:
         fifo_dir: pathlib.Path,
         stdin: bool = False,
         output: bool = True,
+        group: ExecGroup | None = None,
     ) -> AsyncIterator[ExecProcess]:
         """Start ``process`` (see ``oci.exec_process``) and end it with the block at the latest.
 
         Raises ``NotFound`` (the container does not run), ``CommandNotFound``,
         ``CommandNotExecutable``, ``AlreadyExists`` (the id), ``ShimLost``, ``Unavailable``.
         """
-        terminal = bool(process.get("terminal"))
-        folder = process_folder(fifo_dir, container_id, exec_id)
-        folder.mkdir(mode=0o700, parents=True)
-        running = ExecProcess(self, container_id, exec_id, folder, terminal=terminal)
+        running = self._prepare(container_id, process, exec_id, fifo_dir, group)
         try:
             await self._start(running, process, stdin=stdin, output=output)
             yield running
         finally:
             await running.close()
+
+    async def exec_detached(
+        self,
+        container_id: str,
+        process: Mapping[str, Any],
+        *,
+        exec_id: str,
+        fifo_dir: pathlib.Path,
+        group: ExecGroup | None = None,
+        note: bytes = b"",
+    ) -> ExecProcess:
+        """Start ``process`` without input and output; it runs until it ends by itself.
+
+        Its folder says so to ``leftovers``, with ``note``; ``wait`` for it and ``close`` it. Raises
+        as ``exec``.
+        """
+        running = self._prepare(container_id, process, exec_id, fifo_dir, group)
+        try:
+            (running.folder / DETACHED).write_bytes(note)
+            await self._start(running, process, stdin=False, output=False)
+        except BaseException:
+            await running.close()
+            raise
+        return running
+
+    async def adopt(
+        self, container_id: str, exec_id: str, fifo_dir: pathlib.Path, group: ExecGroup | None
+    ) -> ExecProcess:
+        """A process that an earlier life started; its ``pid`` is 0 when it is gone.
+
+        Raises ``Unavailable``.
+        """
+        folder = process_folder(fifo_dir, container_id, exec_id)
+        running = ExecProcess(self, container_id, exec_id, folder, terminal=False, group=group)
+        with contextlib.suppress(NotFound, ShimLost):
+            running.pid = await self.calls.pid(container_id, exec_id) or 0
+        # Nobody knows whether it came into its group late: what it started is looked for outside as well.
+        running.late = True
+        return running
+
+    def _prepare(
+        self,
+        container_id: str,
+        process: Mapping[str, Any],
+        exec_id: str,
+        fifo_dir: pathlib.Path,
+        group: ExecGroup | None,
+    ) -> ExecProcess:
+        """Folder and group; what cannot have a group has none."""
+        folder = process_folder(fifo_dir, container_id, exec_id)
+        folder.mkdir(mode=0o700, parents=True)
+        terminal = bool(process.get("terminal"))
+        if group is not None:
+            try:
+                group.make()
+            except OSError as error:
+                shutil.rmtree(folder)
+                raise NotFound(f"container {container_id} does not run ({error.strerror})") from None
+        return ExecProcess(self, container_id, exec_id, folder, terminal=terminal, group=group)
 
     async def run(
         self,
@@ -220,37 +196,79 @@ class Processes:
                 ended = await running.wait()
         return ExecResult(ended.exit_code, out.result(), err.result(), budget.exceeded)
 
-    async def end(self, container_id: str, exec_id: str, pid: int | None) -> None:
-        """End a process and all it started: SIGTERM, a grace, SIGKILL; then delete it.
+    async def end(self, running: ExecProcess) -> None:
+        """End a process and all it started: SIGTERM, a grace, SIGKILL; then forget it.
 
-        ``pid=None``: it is not known to run. What is gone is no error. Raises ``Unavailable``,
-        after having killed what it could.
+        What is gone is no error. Raises ``Unavailable``, after having killed what it could.
         """
-        ended = True
-        if pid is not None:
+        container_id, exec_id = running.container_id, running.exec_id
+        for _ in range(END_TRIES):
+            await self.kill_all(running)
+            if await self.forget(container_id, exec_id):
+                return
+            # It was being started when its start was given up, and runs only now.
+            try:
+                running.pid = await self.calls.pid(container_id, exec_id) or 0
+            except (NotFound, ShimLost):
+                return
+        log.warning("an executed process does not end", extra={"exec": exec_id})
+
+    async def kill_all(self, running: ExecProcess, grace_s: float | None = None) -> bool:
+        """SIGTERM, a grace, SIGKILL for it and all it started; without a ``pid`` it is not known to run.
+
+        False when something still lives.
+        """
+        grace_s = limits.EXEC_TERM_GRACE_S if grace_s is None else grace_s
+        container_id, exec_id, group = running.container_id, running.exec_id, running.group
+        pid: int | None = running.pid or None
+        # What is in no group is still known by its parents and by its marker.
+        loose, ended, emptied = group is None or running.late, True, True
+        if loose and pid is not None:
             await self._signal_tree(container_id, exec_id, pid, signal.SIGTERM)
-            ended = await self._exits_within(container_id, exec_id, limits.EXEC_TERM_GRACE_S)
-        await self._signal_tree(container_id, exec_id, None if ended else pid, signal.SIGKILL)
-        if not ended:
-            await self._exits_within(container_id, exec_id, limits.CALL_TIMEOUT_S)
+        if group is not None:
+            emptied = await group.end(terminal=running.terminal, grace_s=grace_s)
+            if not emptied:
+                log.warning("an executed process does not die", extra={"pids": group.pids()})
+            group.remove()
+        elif pid is not None:
+            ended = await self._exits_within(container_id, exec_id, grace_s)
+        if loose:
+            await self._signal_tree(container_id, exec_id, None if ended else pid, signal.SIGKILL)
+        gone = pid is None or await self._exits_within(container_id, exec_id, limits.CALL_TIMEOUT_S)
+        return gone and emptied
+
+    async def forget(self, container_id: str, exec_id: str) -> bool:
+        """Delete the record of an ended process; False when it runs. Raises ``Unavailable``."""
         try:
             await self.calls.delete(container_id, exec_id)
-        except (NotFound, PreconditionFailed, ShimLost):
-            return
-
-    def leftovers(self, fifo_dir: pathlib.Path) -> tuple[tuple[str, str], ...]:
-        """(container id, exec id) of processes whose folders are there: ours, or a crash left them."""
-        split = (folder.name.partition(SEPARATOR) for folder in sorted(fifo_dir.glob(f"*{SEPARATOR}*")))
-        return tuple((container_id, exec_id) for container_id, _, exec_id in split)
-
-    async def reap(self, container_id: str, exec_id: str, fifo_dir: pathlib.Path) -> None:
-        """End a process that a crash of ours left, and remove its folder. Raises ``Unavailable``."""
-        try:
-            pid = await self.calls.pid(container_id, exec_id)
+        except PreconditionFailed:
+            return False
         except (NotFound, ShimLost):
-            pid = None
-        await self.end(container_id, exec_id, pid)
-        shutil.rmtree(process_folder(fifo_dir, container_id, exec_id), ignore_errors=True)
+            return True  # gone with its container
+        return True
+
+    def leftovers(self, fifo_dir: pathlib.Path) -> tuple[Leftover, ...]:
+        """Processes whose folders are there: they are ours, or a crash left them."""
+        found = []
+        for folder in sorted(fifo_dir.glob(f"*{SEPARATOR}*")):
+            container_id, _, exec_id = folder.name.partition(SEPARATOR)
+            note = _read(folder / DETACHED)
+            found.append(Leftover(container_id, exec_id, note is not None, note or b""))
+        return tuple(found)
+
+    async def reap(
+        self, container_id: str, exec_id: str, fifo_dir: pathlib.Path, group: ExecGroup | None = None
+    ) -> None:
+        """End a process that a crash of ours left, and remove its folder. Raises ``Unavailable``."""
+        running = await self.adopt(container_id, exec_id, fifo_dir, group)
+        # It may have had a terminal: nobody but its shell minds being hung up.
+        running.terminal = True
+        running.open_pipes()
+        try:
+            await self.end(running)
+            shutil.rmtree(running.folder, ignore_errors=True)
+        finally:
+            running.close_pipes()
 
     async def _start(
         self, running: ExecProcess, process: Mapping[str, Any], *, stdin: bool, output: bool
@@ -280,6 +298,10 @@ class Processes:
             terminal=running.terminal,
         )
         running.pid = await self.calls.start(running.container_id, running.exec_id)
+        if running.group is not None and running.pid not in running.group.pids():
+            # Its runtime has not put it there: what it has started meanwhile is found otherwise.
+            running.late = True
+            running.group.adopt(running.pid)
         if running.stdin is not None:
             running.stdin.started()
 
@@ -310,6 +332,13 @@ def process_folder(fifo_dir: pathlib.Path, container_id: str, exec_id: str) -> p
     if "/" in name or name.count(SEPARATOR) != 1:
         raise InvalidRequest(f"not an id: {name!r}")
     return fifo_dir / name
+
+
+def _read(path: pathlib.Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
 
 
 class OutputBudget:

@@ -78,6 +78,7 @@ class Puller:
             image=ImageSpec(image=wanted.name), auth=_auth(wanted.registry, credentials)
         )
         about = f"cannot pull {wanted.name}"
+        await self._images.pin(wanted.name)  # what the tag may leave behind
         try:
             async with self._watched(on_progress, stall_s, begin_s):
                 await self._connection.call(
@@ -88,6 +89,7 @@ class Puller:
             raise type(error)(f"{about}: {cause}") from error
         except TimeoutError:
             raise RegistryUnavailable(f"{about}: the registry has stopped sending") from None
+        await self._images.pin(wanted.name)
         return await self._images.resolve(wanted.name)
 
     @asynccontextmanager

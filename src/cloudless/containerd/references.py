@@ -43,6 +43,11 @@ class Reference:
             return f"{self.registry}/{self.repository}@{self.digest}"
         return f"{self.registry}/{self.repository}:{self.tag}"
 
+    @property
+    def home(self) -> str:
+        """Registry and repository: what the names of one image's versions have in common."""
+        return f"{self.registry}/{self.repository}"
+
     def __str__(self) -> str:
         return self.name
 
@@ -80,6 +85,16 @@ def parse(text: str) -> Reference:
     if not tag and not digest:
         tag = DEFAULT_TAG
     return Reference(registry, repository, tag, digest)
+
+
+def pinned(reference: str, digest: str) -> str:
+    """The full name of exactly this image, whatever its tag means. Raises ``InvalidRequest``.
+
+    >>> pinned("nginx:alpine", "sha256:" + "0" * 64)[:40]
+    'docker.io/library/nginx@sha256:000000000'
+    """
+    parsed = parse(reference)
+    return f"{parsed.home}@{digest}"
 
 
 def familiar(name: str) -> str:

@@ -81,11 +81,14 @@ class Tasks:
         mounts: Sequence[Mount],
         *,
         log_uri: str = "",
+        terminal: bool = False,
+        stdin: str = "",
         runtime: Runtime = RUNC,
         timeout_s: float = limits.TASK_CREATE_TIMEOUT_S,
     ) -> int:
         """Start a shim and make the container; its process waits. Returns the pid on the node.
 
+        ``stdin`` is a pipe for a ``terminal``; without one the shim passes no input on.
         Raises ``CommandNotFound``, ``CommandNotExecutable``, ``AlreadyExists``, ``NotFound``
         (the container record), ``NoSpace``, ``ShimLost``, ``Unavailable``, ``Failed``.
         """
@@ -95,8 +98,10 @@ class Tasks:
             CreateTaskRequest(
                 container_id=container_id,
                 rootfs=[mount.message() for mount in mounts],
+                stdin=stdin,
                 stdout=log_uri,
-                stderr=log_uri,
+                stderr="" if terminal else log_uri,
+                terminal=terminal,
                 options=runtime.options(),
             ),
             about=f"create task {container_id}",

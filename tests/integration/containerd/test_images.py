@@ -24,6 +24,7 @@ from cloudless.containerd.content import Ingest
 from cloudless.containerd.images import Image
 from cloudless.containerd.plan import User
 from cloudless.containerd.pull import Credentials, PullProgress
+from cloudless.containerd.references import pinned
 
 UPPER = imagebuild.layer(
     {
@@ -186,6 +187,42 @@ async def test_a_tag_that_moves_is_pulled_anew(bench: Bench, registry: Registry)
     assert (await bench.client.images.resolve(name)).config.command == ("one",)
     image = await bench.client.puller.pull(name)
     assert (image.config.command, image.digest) == (("two",), second.digest)
+
+
+async def test_a_digest_is_lent_by_its_repository_and_by_imports_only(
+    bench: Bench, registry: Registry, tmp_path: pathlib.Path
+) -> None:
+    first, second = (imagebuild.oci_image(layers(), Cmd=[word]) for word in ("lent", "other"))
+    name = registry.push("team/lent", "v1", first)
+    await bench.client.puller.pull(name)
+    registry.push("team/lent", "v1", second)
+    await bench.client.puller.pull(name)
+    assert (await bench.client.images.resolve(pinned(name, first.digest))).config.command == ("lent",)
+    stranger = pinned("example.com/stranger", first.digest)
+    with pytest.raises(errors.ImageNotFound):
+        await bench.client.images.resolve(stranger)
+    path = imagebuild.oci_archive(tmp_path / "i.tar", "example.com/mine:v1", layers(), Cmd=["lent"])
+    (mine,) = await bench.client.importer.import_archive(path, spool_dir=tmp_path)
+    assert (mine.digest, mine.imported) == (first.digest, True)
+    found = await bench.client.images.resolve(stranger)
+    assert (found.name, found.config.command) == (stranger, ("lent",))
+    for one in ("example.com/mine:v1", name):
+        await bench.client.images.delete(one)
+    assert not [one for one in await bench.client.images.list() if one.digest == first.digest]
+
+
+async def test_an_import_that_a_pull_replaces_is_none_any_more(
+    bench: Bench, registry: Registry, tmp_path: pathlib.Path
+) -> None:
+    name = registry.push("team/replaced", "v1", imagebuild.oci_image(layers(), Cmd=["pulled"]))
+    path = imagebuild.docker_archive(tmp_path / "i.tar", name, layers())
+    (image,) = await bench.client.importer.import_archive(path, spool_dir=tmp_path)
+    pulled = await bench.client.puller.pull(name)
+    assert (pulled.config.command, pulled.imported) == (("pulled",), False)
+    kept = await bench.client.images.resolve(pinned(name, image.digest))
+    assert (kept.digest, kept.imported) == (image.digest, True)
+    for one in (name, kept.name):
+        await bench.client.images.delete(one)
 
 
 async def test_what_the_registry_lacks(bench: Bench, registry: Registry) -> None:

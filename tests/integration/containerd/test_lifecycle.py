@@ -11,6 +11,7 @@ from tests.integration.conftest import BUSYBOX_IMAGE, CGROUP, RunningContainerd
 from tests.integration.containerd.conftest import DEADLINE_S, Bench
 
 from cloudless.containerd import errors
+from cloudless.containerd.shims import shims_of
 from cloudless.containerd.tasks import TaskStatus
 
 
@@ -118,3 +119,34 @@ async def test_nothing_is_left_behind(bench: Bench, containerd_daemon: RunningCo
     assert container_id not in pathlib.Path("/proc/mounts").read_text()
     assert not list(containerd_daemon.folder.rglob(f"*{container_id}*"))
     assert not list(pathlib.Path("/sys/fs/cgroup").glob(f"*/{CGROUP}/{container_id}"))
+
+
+async def test_what_runs_without_a_record_is_ended(
+    bench: Bench, containerd_daemon: RunningContainerd
+) -> None:
+    """As after the death of whoever was about to make it."""
+    kept, stray = await bench.start(), await bench.start()
+    tasks = bench.client.tasks
+    pids = {name: (await tasks.get(name)).pid for name in (kept, stray)}
+    shims = {shim.container_id: shim.pid for shim in shims_of(containerd_daemon.socket)}
+    await bench.client.containers.delete(stray)
+    assert await bench.client.strays.collect("other-") == ()
+    assert await bench.client.strays.collect("t-") == (), "it may be about to end by itself"
+    assert await bench.client.strays.collect("t-") == (stray,)
+    assert await bench.client.strays.collect("t-") == ()
+
+    def left() -> list[str]:
+        """What is still there of the stray: containerd tidies up after the shim's end, when it notices."""
+        bundles = containerd_daemon.folder.glob(f"**/io.containerd.runtime.v2.task/*/{stray}")
+        paths = [pathlib.Path(f"/proc/{pid}") for pid in (pids[stray], shims[stray])]
+        paths += [*bundles, pathlib.Path(f"/run/containerd/runc/k8s.io/{stray}")]
+        mounts = pathlib.Path("/proc/mounts").read_text().splitlines()
+        return [
+            *(str(path) for path in paths if path.exists()),
+            *(line for line in mounts if f"/{stray}/" in line),
+        ]
+
+    async with asyncio.timeout(DEADLINE_S):
+        while left():
+            await asyncio.sleep(0.02)
+    assert (await tasks.get(kept)).status is TaskStatus.RUNNING

@@ -11,8 +11,9 @@ import pytest
 from tests.integration.containerd.conftest import DEADLINE_S, Bench
 
 from cloudless.containerd import errors, limits, oci
+from cloudless.containerd.execprocess import ExecProcess
 from cloudless.containerd.fifos import StdinClosed
-from cloudless.containerd.process import MARKER, ExecProcess
+from cloudless.containerd.process import MARKER, Leftover
 
 
 async def read_all(process: ExecProcess) -> bytes:
@@ -199,7 +200,7 @@ async def test_what_a_crash_left_is_found_and_reaped(bench: Bench, monkeypatch: 
     process = await spec_process(bench, container_id, "sh", "-c", "trap '' TERM HUP; sleep 3000; sleep 3001")
     context = bench.client.processes.exec(container_id, process, exec_id=exec_id, fifo_dir=bench.fifos)
     running = await context.__aenter__()  # and nobody leaves it: as if we had crashed
-    assert bench.client.processes.leftovers(bench.fifos) == ((container_id, exec_id),)
+    assert bench.client.processes.leftovers(bench.fifos) == (Leftover(container_id, exec_id),)
     environment = pathlib.Path(f"/proc/{running.pid}/environ").read_bytes().split(b"\0")
     assert f"{MARKER}={exec_id}".encode() in environment
     await bench.client.processes.reap(container_id, exec_id, bench.fifos)

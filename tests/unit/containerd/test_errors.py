@@ -13,6 +13,7 @@ RUNC = (
     "unable to start container process: "
 )
 EXEC = "OCI runtime exec failed: exec failed: unable to start container process: "
+CWD = 'chdir to cwd ("/nope") set in config.json failed: '
 PULL = 'failed to pull and unpack image "h/x:v1": '
 
 
@@ -29,6 +30,7 @@ PULL = 'failed to pull and unpack image "h/x:v1": '
             RUNC + 'exec: "/x": stat /x: no such file or directory: unknown',
             errors.CommandNotFound,
         ),
+        (Status.UNKNOWN, EXEC + CWD + "no such file or directory: unknown", errors.CommandNotExecutable),
         (Status.UNKNOWN, EXEC + 'exec: "/x": permission denied: unknown', errors.CommandNotExecutable),
         (Status.UNKNOWN, EXEC + 'exec: "/etc": is a directory: unknown', errors.CommandNotExecutable),
         (
@@ -114,6 +116,13 @@ def test_exit_codes_of_a_shell() -> None:
         (EXEC + 'exec: "x": executable file not found in $PATH: unknown', "command not found: x"),
         ("crun: executable file `x` not found in $PATH: No such file: unknown", "command not found: x"),
         (RUNC + 'exec: "/etc": is a directory: unknown', "cannot execute /etc: is a directory"),
+        (EXEC + CWD + "no such file or directory: unknown", "working directory /nope does not exist"),
+        (EXEC + CWD + "not a directory: unknown", "working directory /nope is no folder"),
+        (
+            EXEC + CWD + "permission denied: unknown",
+            "working directory /nope may not be entered (permission denied)",
+        ),
+        ("crun: chdir to `/nope`: No such file or directory", "working directory /nope does not exist"),
         (
             RUNC + 'exec: "/x": exec format error: unknown',
             "cannot execute /x: it is no program of this machine's kind (exec format error)",

@@ -6,6 +6,7 @@ import pathlib
 
 import pytest
 
+from cloudless.containerd import limits
 from cloudless.containerd.fifos import FifoReader, FifoWriter, StdinClosed
 
 
@@ -33,6 +34,17 @@ async def test_no_writer_yet_is_not_the_end(path: pathlib.Path) -> None:
     assert await reader.read() == b"rest"
     assert await reader.read() == b""
     assert reader.ended.is_set()
+    reader.close()
+
+
+async def test_a_program_that_writes_much_is_read_in_large_pieces(path: pathlib.Path) -> None:
+    reader = FifoReader(path)
+    writer = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    data = os.urandom(300_000)
+    assert os.write(writer, data) == limits.FIFO_BYTES
+    assert await reader.read() == data[: limits.FIFO_BYTES]
+    os.close(writer)
+    assert await reader.read() == b""
     reader.close()
 
 
@@ -65,6 +77,21 @@ async def test_a_process_that_never_read(path: pathlib.Path) -> None:
     writer.started()
     with pytest.raises(StdinClosed):
         await writer.write(b"x")
+
+
+async def test_a_reader_that_comes_late_gets_everything(path: pathlib.Path) -> None:
+    writer = FifoWriter(path)
+    writer.started()
+    writing = asyncio.ensure_future(writer.write(b"all"))
+    await asyncio.sleep(0)
+    assert not writing.done()
+    reading_end = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    await writing
+    assert os.read(reading_end, 10) == b"all"
+    os.close(reading_end)
+    with pytest.raises(StdinClosed):
+        await writer.write(b"x")
+    writer.close()
 
 
 async def test_the_first_chunk_waits_for_no_more(path: pathlib.Path) -> None:

@@ -29,14 +29,24 @@ def test_descendants_and_those_that_cut_loose(tmp_path: pathlib.Path) -> None:
     assert find_tree([1, 30], 10, "EXEC_ID=a", tmp_path) == set()
 
 
+def waiting(**env: str) -> subprocess.Popen[bytes]:
+    """A program that runs: right after its start the kernel does not show its environment yet."""
+    command = ["sh", "-c", "echo up; read line"]
+    program = subprocess.Popen(
+        command, env={**os.environ, **env}, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert program.stdout is not None
+    assert program.stdout.readline() == b"up\n"
+    return program
+
+
 def test_a_signal_reaches_the_tree_alone() -> None:
-    marked = subprocess.Popen(["sleep", "100"], env={**os.environ, "EXEC_ID": "mine"})
-    other = subprocess.Popen(["sleep", "100"])
-    try:
-        pids = [marked.pid, other.pid, 2**22 + 1]
-        assert signal_tree(pids, None, "EXEC_ID=mine", signal.SIGKILL) == 1
-        assert marked.wait(10) == -signal.SIGKILL
-        assert other.poll() is None
-    finally:
-        other.kill()
-        other.wait()
+    with waiting(EXEC_ID="mine") as marked, waiting() as other:
+        try:
+            pids = [marked.pid, other.pid, 2**22 + 1]
+            assert signal_tree(pids, None, "EXEC_ID=mine", signal.SIGKILL) == 1
+            assert marked.wait(10) == -signal.SIGKILL
+            assert other.poll() is None
+        finally:
+            marked.kill()
+            other.kill()
