@@ -16,6 +16,7 @@ from cloudless.domain.address import Address
 from cloudless.domain.model import Model
 from cloudless.domain.names import AbsolutePath, Labels, Name
 from cloudless.domain.node import Taint
+from cloudless.domain.ports import Ipv4Address
 
 DEFAULT_AGENT_ADDRESS = "127.0.0.1:9092"
 DEFAULT_COORDINATOR_ADDRESS = "127.0.0.1:8080"
@@ -28,10 +29,13 @@ def default_node_name() -> str:
 
 
 class LogSettings(Model):
-    """How much of the logs is kept of replicas that are gone."""
+    """How much is kept of each run's log, and of the logs of replicas that are gone."""
 
     keep_dead_s: Annotated[float, Field(ge=0)] = 7 * 24 * 3600.0
     keep_dead_bytes: Annotated[int, Field(ge=0)] = 1024**3
+    #: A file is at least as large as what is written to it at once.
+    file_bytes: Annotated[int, Field(ge=256 * 1024, le=1024**3)] = 10 * 1024**2
+    files: Annotated[int, Field(ge=2, le=100)] = 5
 
 
 class ImageSettings(Model):
@@ -65,6 +69,8 @@ class AgentConfig(Model):
     containerd: str = "auto"
     #: The address that other machines reach this node's replicas and ports by.
     node_address: str = "127.0.0.1"
+    #: Where ports are published besides loopback when a workload names no address.
+    publish_addresses: Annotated[tuple[Ipv4Address, ...], Field(max_length=16)] = ()
     network_range: str | None = None
     host_paths: tuple[AbsolutePath, ...] = ()
     allow_privileged: bool = False

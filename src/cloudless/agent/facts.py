@@ -34,6 +34,8 @@ class FactsKeeper:
         self._info = RuntimeInfo()
         self._not_ready = "containerd has not answered yet"
         self._changed = asyncio.Event()
+        #: Addresses to publish at that the machine does not have (yet).
+        self._missing: tuple[str, ...] = ()
         self.condition = resources.Condition(self._judge)
         self.facts = self._describe()
 
@@ -76,6 +78,13 @@ class FactsKeeper:
             self._publish(facts)
 
     def _describe(self) -> NodeFacts:
-        return resources.facts(
+        facts = resources.facts(
             self._config, self._node_id, self._info, not_ready=self._not_ready, version=self._version
         )
+        given = facts.capabilities.publish_addresses
+        missing = tuple(one for one in self._config.publish_addresses if one not in given)
+        if missing and missing != self._missing:
+            has = list(facts.capabilities.addresses)
+            log.warning("this machine lacks publish addresses", extra={"lacks": list(missing), "has": has})
+        self._missing = missing
+        return facts

@@ -13,14 +13,16 @@ from pathlib import Path
 
 from cloudless.agent.config import AgentConfig
 from cloudless.agent.ends import Availability
-from cloudless.agent.limits import HOUSEKEEPING_S, RETRY_BASE_S, RETRY_CAP_S
+from cloudless.agent.images import home_of
+from cloudless.agent.limits import COLLECT_S, HOUSEKEEPING_S, LEFTOVERS_S, RETRY_BASE_S, RETRY_CAP_S
 from cloudless.agent.logs.store import LogStore
 from cloudless.agent.network.port import Network
 from cloudless.agent.node import Node
 from cloudless.agent.replica import volumes
 from cloudless.agent.resources import read_disk
-from cloudless.agent.runtime.errors import RuntimeAway
-from cloudless.agent.runtime.port import Runtime
+from cloudless.agent.runtime.execport import RunningExec
+from cloudless.agent.runtime.port import Runtime, StoredImage
+from cloudless.agent.tags import compare_tags
 from cloudless.agent.traffic.switchboard import Switchboard
 from cloudless.aio.backoff import Backoff
 from cloudless.aio.clock import Clock
@@ -63,38 +65,74 @@ class Housekeeping:
         if removed or files:
             log.info("removed leftovers", extra={"networks": list(removed), "files": files})
 
-    async def end_leftover_commands(self, available: Availability) -> None:
-        """Commands that an earlier life ran in containers end, once the runtime answers."""
+    async def end_leftover_commands(
+        self, available: Availability, adopt: Callable[[tuple[RunningExec, ...]], None]
+    ) -> None:
+        """Commands that nobody waits for end: of an earlier life, or those that could not be ended.
+
+        Detached ones run on, and are handed to ``adopt``. Looks again for ever.
+        """
         backoff = Backoff(base_s=RETRY_BASE_S, cap_s=RETRY_CAP_S)
         while True:
             await available.wait()
             try:
-                count = await self._runtime.collect_execs()
-            except RuntimeAway:
+                count, detached = await self._runtime.collect_execs()
+            except (CloudlessError, OSError) as error:
+                log.info("commands will be ended later", extra={"why": str(error)})
                 await self._clock.sleep(backoff.next())
                 continue
+            backoff.reset()
+            adopt(detached)
             if count:
-                log.info("ended commands of an earlier life", extra={"count": count})
-            return
+                log.info("ended commands that were left", extra={"count": count})
+            await self._clock.sleep(LEFTOVERS_S)
 
     async def run(self, node: Node, in_use: Callable[[], frozenset[str]]) -> None:
-        """Look after logs and images for ever."""
-        while True:
-            await self._clock.sleep(HOUSEKEEPING_S)
-            try:
-                await self._collect_logs(node)
-                await self.collect_images(in_use)
-            except (CloudlessError, OSError) as error:
-                log.warning("housekeeping will be done later", extra={"why": str(error)})
+        """Look after logs and images for ever; after logs sooner when containers have begun."""
+        begun: set[str] = set()
+        left_s = HOUSEKEEPING_S
+        with self._logs.listening(begun.add):
+            while True:
+                await self._clock.sleep(COLLECT_S)
+                left_s -= COLLECT_S
+                if not begun and left_s > 0:
+                    continue
+                begun.clear()
+                try:
+                    await self._collect_logs(node)
+                    if left_s <= 0:
+                        left_s = HOUSEKEEPING_S
+                        await self._look_around(node, in_use)
+                except (CloudlessError, OSError) as error:
+                    log.warning("housekeeping will be done later", extra={"why": str(error)})
+
+    async def _look_around(self, node: Node, in_use: Callable[[], frozenset[str]]) -> None:
+        await compare_tags(node, self._runtime)
+        if strays := await self._runtime.collect_strays():
+            log.warning(
+                "ended what was left of containers that were never finished",
+                extra={"containers": list(strays)},
+            )
+        await self.collect_images(in_use)
 
     async def collect_images(self, in_use: Callable[[], frozenset[str]]) -> int:
-        """Remove unused images, oldest first, while the disk is too full; returns how many."""
+        """Remove unused images, oldest first, while the disk is too full; returns how many.
+
+        The node is not told which revisions of a workload are kept. What has the repository of
+        an image in use may be one to go back to, so it goes last.
+        """
         marks, data_dir = self._config.images, self._config.data_dir
         if (await asyncio.to_thread(read_disk, data_dir)).space_percent < marks.high_percent:
             return 0
         images = await self._runtime.images()
         removed = 0
-        for image in sorted(images, key=lambda one: (one.created_at is not None, one.created_at, one.name)):
+        homes = {home_of(name) for name in in_use()}
+
+        def urgency(image: StoredImage) -> tuple[bool, float, str]:
+            made = image.created_at.timestamp() if image.created_at is not None else 0.0
+            return home_of(image.name) in homes, made, image.name
+
+        for image in sorted(images, key=urgency):
             used = in_use()  # asked again each time: a replica may have come meanwhile
             if image.digest in used or image.name in used:
                 continue

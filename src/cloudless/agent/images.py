@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
 from cloudless.agent.limits import CONCURRENT_PULLS, CONCURRENT_PULLS_OF_REGISTRY
-from cloudless.agent.runtime.errors import ImageNotFound
-from cloudless.agent.runtime.port import LocalImage, OnProgress, PullProgress, Runtime
+from cloudless.agent.runtime.errors import ImageNotFound, RegistryAway, RegistryDenied
+from cloudless.agent.runtime.port import (
+    LocalImage,
+    OnProgress,
+    PullProgress,
+    Runtime,
+)
 from cloudless.aio.supervise import Supervisor
 from cloudless.containerd import references
 from cloudless.containerd.errors import InvalidRequest
@@ -45,13 +51,27 @@ class ImageKeeper:
         self._of_registry: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._numbers = 0
 
-    async def ensure(self, spec: WorkloadSpec, digest: str, on_progress: OnProgress) -> LocalImage:
+    async def ensure(
+        self,
+        spec: WorkloadSpec,
+        digest: str,
+        on_progress: OnProgress,
+        *,
+        pull: bool = False,
+        tell: Callable[[str], None] = lambda text: None,
+    ) -> LocalImage:
         """The image that a replica runs; ``digest`` pins it and then no newer one is asked for.
 
-        Raises what ``Runtime.pull`` raises; ``ImageNotFound`` also when it may not be pulled.
+        ``pull`` asks the registry even when the image is there, as the policy ALWAYS does; the
+        policy NEVER stays never. An imported image that no registry gives is run as it is then,
+        and ``tell`` says so. Raises what ``Runtime.pull`` raises; ``ImageNotFound`` also when it
+        may not be pulled.
         """
         reference = pinned(spec.image, digest) if digest else spec.image
         policy = spec.pull_policy
+        falls_back = pull and not digest and policy is ImagePullPolicy.IF_NOT_PRESENT
+        if pull and policy is not ImagePullPolicy.NEVER:
+            policy = ImagePullPolicy.ALWAYS
         if digest or policy is not ImagePullPolicy.ALWAYS:
             for candidate in dict.fromkeys((reference, spec.image)):
                 found = await self._find(candidate)
@@ -59,7 +79,14 @@ class ImageKeeper:
                     return found
         if policy is ImagePullPolicy.NEVER:
             raise ImageNotFound(f"image {reference} is not on this node, and image_pull_policy is NEVER")
-        return await self.pull(reference, secret_for(reference, spec.pull_secrets), on_progress)
+        try:
+            return await self.pull(reference, secret_for(reference, spec.pull_secrets), on_progress)
+        except (RegistryAway, RegistryDenied, ImageNotFound) as error:
+            own = await self._find(spec.image) if falls_back else None
+            if own is None or not own.imported:
+                raise
+            tell(f"{error.message}; {own.name} was imported to this node and is run as it is here")
+            return own
 
     async def pull(self, reference: str, secret: PullSecret | None, on_progress: OnProgress) -> LocalImage:
         """Pull, or wait for the same pull that somebody else began. Raises as ``Runtime.pull``."""
@@ -119,8 +146,7 @@ def pinned(reference: str, digest: str) -> str:
     >>> pinned("nginx:alpine", "sha256:" + "0" * 64)[:40]
     'docker.io/library/nginx@sha256:000000000'
     """
-    parsed = _parse(reference)
-    return f"{parsed.registry}/{parsed.repository}@{digest}"
+    return f"{_parse(reference).home}@{digest}"
 
 
 def full_name(reference: str) -> str:
@@ -130,6 +156,20 @@ def full_name(reference: str) -> str:
     'docker.io/library/nginx:latest'
     """
     return _parse(reference).name
+
+
+def home_of(reference: str) -> str:
+    """Registry and repository of a name; of a bare digest or another program's name just that.
+
+    >>> home_of("nginx:alpine"), home_of("sha256:00")
+    ('docker.io/library/nginx', 'sha256:00')
+    """
+    if reference.startswith("sha256:"):
+        return reference
+    try:
+        return references.parse(reference).home
+    except InvalidRequest:
+        return reference
 
 
 def secret_for(reference: str, secrets: tuple[PullSecret, ...]) -> PullSecret | None:

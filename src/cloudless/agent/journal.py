@@ -16,13 +16,14 @@ import json
 import logging
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from cloudless.domain.errors import Fatal
 from cloudless.domain.model import Model
 from cloudless.domain.replica import Assignment, ExitStatus, ReplicaPhase
+from cloudless.domain.rollout import TrafficShare
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +71,8 @@ class Journal:
         #: they were, if that is known: their stop signal and grace still count.
         self.doomed: dict[str, Assignment | None] = {}
         self.progress: dict[str, Progress] = {}
+        #: Who gets new connections, by workload id; a workload without an entry has no shares.
+        self.traffic: dict[str, tuple[TrafficShare, ...]] = {}
         #: Highest leader epoch heard of; a lower one is refused.
         self.epoch = 0
         #: Why earlier content could not be trusted; empty when it could.
@@ -88,21 +91,41 @@ class Journal:
         return journal
 
     def tell(
-        self, *, epoch: int, whole: bool, assignments: Iterable[Assignment], removed: Iterable[str]
+        self,
+        *,
+        epoch: int,
+        whole: bool,
+        assignments: Iterable[Assignment],
+        removed: Iterable[str],
+        traffic: Mapping[str, tuple[TrafficShare, ...]] | None = None,
     ) -> None:
-        """Write down a message of the coordinator; ``whole`` dooms whatever it does not name."""
+        """Write down a message of the coordinator; ``whole`` dooms whatever it does not name.
+
+        Shares come before replicas: no prefix of the log has a replica that gets connections
+        which its message did not give it.
+        """
         lines: list[dict[str, Any]] = []
         given = {assignment.replica_id: assignment for assignment in assignments}
         dropped = set(removed)
+        splits = dict(traffic or {})
         if whole:
             dropped |= self.assignments.keys() - given.keys()
+            splits |= dict.fromkeys(self.traffic.keys() - splits.keys(), ())
         if epoch > self.epoch:
             lines.append({"epoch": epoch})
+        for workload_id, shares in splits.items():
+            if self.traffic.get(workload_id, ()) != shares:
+                lines.append(_share_line(workload_id, shares))
         for replica_id, assignment in given.items():
             if self.assignments.get(replica_id) != assignment:
                 lines.append({"assign": assignment.model_dump(mode="json", exclude_defaults=True)})
         lines += [{"drop": replica_id} for replica_id in sorted(dropped & self.assignments.keys())]
         self._append(lines)
+
+    def known(self) -> Iterator[Assignment]:
+        """Everything known of replicas that may be here, those that are to go included."""
+        yield from self.assignments.values()
+        yield from filter(None, self.doomed.values())
 
     def note(self, progress: Progress) -> None:
         """Remember how far a replica got."""
@@ -145,7 +168,8 @@ class Journal:
         except ValueError as error:
             self.damage = f"journal {self._path.name} cannot be trusted: {error}"
             log.warning("the journal is damaged", extra={"path": str(self._path), "why": str(error)})
-            self.assignments, self.doomed, self.progress, self.epoch = {}, {}, {}, 0
+            self.assignments, self.doomed, self.progress = {}, {}, {}
+            self.traffic, self.epoch = {}, 0
             self._set_aside()
 
     def _set_aside(self) -> None:
@@ -163,6 +187,11 @@ class Journal:
             assignment = Assignment.model_validate(value)
             self.assignments[assignment.replica_id] = assignment
             self.doomed.pop(assignment.replica_id, None)
+        elif kind == "share":
+            shares = tuple(TrafficShare.model_validate(share) for share in value["shares"])
+            self.traffic.pop(value["workload_id"], None)
+            if shares:
+                self.traffic[value["workload_id"]] = shares
         elif kind == "drop":
             self.doomed[value] = self.assignments.pop(value, None)
         elif kind == "seen":
@@ -204,7 +233,8 @@ class Journal:
     def _snapshot(self) -> bytes:
         records: list[dict[str, Any]] = [{"format": FORMAT, "node_id": self._node_id}]
         records.append({"epoch": self.epoch})
-        for assignment in (*self.assignments.values(), *filter(None, self.doomed.values())):
+        records += [_share_line(workload_id, shares) for workload_id, shares in self.traffic.items()]
+        for assignment in self.known():
             records.append({"assign": assignment.model_dump(mode="json", exclude_defaults=True)})
         records += [{"drop": replica_id} for replica_id in sorted(self.doomed)]
         for progress in self.progress.values():
@@ -256,6 +286,10 @@ class Journal:
         if self._behind:
             log.info("the journal is whole again", extra={"path": str(self._path)})
         self._behind = False
+
+
+def _share_line(workload_id: str, shares: Iterable[TrafficShare]) -> dict[str, Any]:
+    return {"share": {"workload_id": workload_id, "shares": [share.model_dump() for share in shares]}}
 
 
 def node_of(path: Path) -> str:

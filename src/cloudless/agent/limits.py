@@ -18,6 +18,9 @@ STRAY_GRACE_S = 10.0
 #: Last lines of the log that are kept with an exit, and their bytes.
 LOG_TAIL_LINES = 20
 LOG_TAIL_BYTES = 4096
+#: A replica that runs and is not ready tells its last lines after so long, and again, later each time.
+NOT_READY_BASE_S = 10.0
+NOT_READY_CAP_S = 300.0
 #: Progress of a pull is reported this often.
 PROGRESS_INTERVAL_S = 1.0
 #: Processes of one container, unless it is privileged.
@@ -31,6 +34,8 @@ RETRY_CAP_S = 10.0
 # The link.
 LINK_RETRY_BASE_S = 0.05
 LINK_RETRY_CAP_S = 5.0
+#: A link that held this long was a good one: it is dialled again at once when it breaks.
+LINK_STEADY_S = 1.0
 #: Events that wait to be stored by the coordinator; older ones are dropped when it is away.
 MAX_WAITING_EVENTS = 1000
 #: Observations and events that one message carries.
@@ -46,16 +51,23 @@ DISK_CHECK_S = 10.0
 INFO_TIMEOUT_S = 5.0
 
 # Requests of people.
-CONCURRENT_EXECS = 32
 EXEC_TIMEOUT_S = 60.0
 MAX_EXEC_TIMEOUT_S = 3600.0
 DEFAULT_EXEC_OUTPUT_BYTES = 256 * 1024
 MAX_EXEC_OUTPUT_BYTES = 400 * 1024
 MAX_EXEC_STDIN_BYTES = 512 * 1024
+#: Input and output of all commands together that are kept in memory while they run.
+EXEC_KEPT_BYTES = 64 * MIB
 #: Largest piece of an archive, and largest archive.
 MAX_IMPORT_PIECE_BYTES = 512 * 1024
 MAX_IMPORT_BYTES = 32 * 1024 * MIB
 
 # Housekeeping.
+#: How often it is looked whether the loggers of running containers live.
+LOGGER_CHECK_S = 2.0
 #: How often images, logs of the dead and the daemon's own log are looked at.
 HOUSEKEEPING_S = 60.0
+#: How often logs are looked after while containers begin: one that crashes at once makes many.
+COLLECT_S = 5.0
+#: How often commands are looked for that nobody waits for any more.
+LEFTOVERS_S = 5.0

@@ -19,11 +19,21 @@ from cloudless.agent.config import AgentConfig
 from cloudless.agent.daemon import choose
 from cloudless.agent.ends import Availability, Ends
 from cloudless.agent.exec import CommandRunner
+from cloudless.agent.execs.attach import Attachments
+from cloudless.agent.execs.limits import CONCURRENT_STARTS as CONCURRENT_PROGRAM_STARTS
+from cloudless.agent.execs.limits import MAX_PROGRAMS
+from cloudless.agent.execs.listing import ExecListing
+from cloudless.agent.execs.places import Places
+from cloudless.agent.execs.registry import ExecRegistry
+from cloudless.agent.execs.service import Programs
 from cloudless.agent.facts import FactsKeeper
+from cloudless.agent.forwarding.dialler import Dialler
+from cloudless.agent.forwarding.forwarder import Forwarder
 from cloudless.agent.housekeeping import Housekeeping
 from cloudless.agent.images import ImageKeeper
 from cloudless.agent.journal import Journal
 from cloudless.agent.limits import CONCURRENT_STARTS
+from cloudless.agent.loggers import LoggerWatch
 from cloudless.agent.logs.store import LogStore
 from cloudless.agent.network.port import Network
 from cloudless.agent.node import Node
@@ -131,11 +141,15 @@ async def assembled(
     """Run the agent on this runtime, network and traffic; ``listen`` False leaves out every socket."""
     surroundings = Surroundings(config, clock, new_id, me, runtime, network, traffic, run_probe)
     journal = Journal.open(config.folder / "journal", me.node_id)
-    logs = LogStore(config.folder / "logs", config.folder / "bin")
+    kept = config.logs
+    logs = LogStore(
+        config.folder / "logs", config.folder / "bin", file_bytes=kept.file_bytes, files=kept.files
+    )
+    dialler = Dialler()
     try:
         async with Supervisor("agent") as supervisor:
-            parts = Parts(surroundings, journal, logs, supervisor)
-            await parts.switchboard.adopt()
+            parts = Parts(surroundings, journal, logs, dialler, supervisor)
+            await parts.switchboard.adopt(journal.known(), journal.traffic)
             parts.start()
             over_link, local_service = parts.service(AgentService), parts.service(LocalAgentService)
             async with (
@@ -158,6 +172,7 @@ async def assembled(
                     session.start(supervisor)
                 yield Agent(me, parts.node, parts.reports, over_link, session, supervisor, port)
     finally:
+        dialler.close()
         logs.close()
         journal.close()
 
@@ -180,7 +195,12 @@ class Parts:
     """The agent's parts and how they know each other; ``start`` makes them live."""
 
     def __init__(
-        self, around: Surroundings, journal: Journal, logs: LogStore, supervisor: Supervisor
+        self,
+        around: Surroundings,
+        journal: Journal,
+        logs: LogStore,
+        dialler: Dialler,
+        supervisor: Supervisor,
     ) -> None:
         config, clock, runtime = around.config, around.clock, around.runtime
         self._around = around
@@ -191,10 +211,15 @@ class Parts:
         self.available = Availability(lambda: self.facts.runtime_changed(self.available))
         self.reports = Reports(self.facts.facts, lambda replica_id: self.node.forget(replica_id))
         self.images = ImageKeeper(runtime, supervisor)
-        self.logs = ContainerLogs(logs, config.folder / "logs")
+        self.logs = ContainerLogs(logs, config.folder / "logs", clock)
         self.log_store = logs
-        self.runner = CommandRunner(runtime)
-        self.switchboard = Switchboard(around.traffic, around.network, clock)
+        self.switchboard = Switchboard(
+            around.traffic,
+            around.network,
+            clock,
+            lambda *event: self.node.report(*event),
+            config.publish_addresses,
+        )
         self.keeping = Housekeeping(
             config,
             folder=config.folder / "replicas",
@@ -215,9 +240,13 @@ class Parts:
             supervisor=supervisor,
             ends=ends,
             available=self.available,
+            switchboard=self.switchboard,
             tidy=self.keeping.tidy,
             first_version=around.me.first_version,
         )
+        self.forwarder = Forwarder(self.node, dialler)
+        self.attachments = Attachments(self.node, runtime, logs, node_name=config.node_name)
+        self._run_programs()
         self.tools = self._tools(ends)
 
     def start(self) -> None:
@@ -226,7 +255,8 @@ class Parts:
         start("facts", self.facts.run(around.runtime, around.clock))
         start("traffic", self.switchboard.run())
         start("node", self.node.run(self.tools))
-        start("leftover commands", self.keeping.end_leftover_commands(self.available))
+        start("leftover commands", self.keeping.end_leftover_commands(self.available, self.programs.adopt))
+        start("loggers", LoggerWatch(self.log_store, self.node, around.clock, self.node.report).run())
         start("housekeeping", self.keeping.run(self.node, self.node.images_in_use))
 
     def service(self, kind: type[AgentService]) -> AgentService:
@@ -237,11 +267,28 @@ class Parts:
             runtime=self._around.runtime,
             images=self.images,
             logs=self.log_store,
+            clock=self._around.clock,
             output=self.logs,
             runner=self.runner,
+            forwarder=self.forwarder,
+            programs=self.programs,
+            listing=self.listing,
+            attachments=self.attachments,
             spool=self._around.config.folder / "spool",
             in_use=self.node.images_in_use,
         )
+
+    def _run_programs(self) -> None:
+        """What runs programs beside those of replicas: buffered or with input and output."""
+        runtime, tasks, name = self._around.runtime, self._supervisor, self._around.config.node_name
+        places = Places(MAX_PROGRAMS, "programs run in containers of this node")
+        starts = asyncio.Semaphore(CONCURRENT_PROGRAM_STARTS)
+        registry = ExecRegistry(tasks)
+        self.runner = CommandRunner(runtime, places, starts, registry)
+        self.programs = Programs(
+            self.node, runtime, tasks, node_name=name, places=places, starts=starts, registry=registry
+        )
+        self.listing = ExecListing(self.node, registry, node_name=name)
 
     def _tools(self, ends: Ends) -> Tools:
         around = self._around

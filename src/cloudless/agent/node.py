@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from cloudless.agent.ends import Availability, Ends
 from cloudless.agent.images import full_name
@@ -22,13 +22,22 @@ from cloudless.agent.replica.seen import Seen
 from cloudless.agent.replica.tools import Tools
 from cloudless.agent.reports import Reports
 from cloudless.agent.runtime.errors import RuntimeAway
-from cloudless.agent.runtime.port import Away, Back, Exited, OutOfMemory, Runtime, RuntimeEvent
+from cloudless.agent.runtime.port import (
+    Away,
+    Back,
+    Exited,
+    OutOfMemory,
+    Runtime,
+    RuntimeEvent,
+)
+from cloudless.agent.traffic.switchboard import Switchboard
 from cloudless.aio.backoff import Backoff
 from cloudless.aio.clock import Clock
 from cloudless.aio.supervise import Supervisor
 from cloudless.domain.errors import CloudlessError, PreconditionFailed
 from cloudless.domain.event import Event, Severity
 from cloudless.domain.replica import Assignment, Observation
+from cloudless.domain.rollout import TrafficShare
 from cloudless.planning.node import ContainerFact, NodePlan, plan_node
 
 log = logging.getLogger(__name__)
@@ -42,6 +51,8 @@ class Desired:
     whole: bool = False
     assignments: tuple[Assignment, ...] = ()
     removed: tuple[str, ...] = ()
+    #: Workload id -> who gets new connections; empty: every ready replica alike.
+    traffic: Mapping[str, tuple[TrafficShare, ...]] = field(default_factory=dict)
 
 
 class StaleEpoch(PreconditionFailed):
@@ -65,6 +76,7 @@ class Node:
         supervisor: Supervisor,
         ends: Ends,
         available: Availability,
+        switchboard: Switchboard,
         tidy: Callable[[frozenset[str]], object],
         first_version: int,
     ) -> None:
@@ -77,6 +89,7 @@ class Node:
         self._supervisor = supervisor
         self._ends = ends
         self._available = available
+        self._switchboard = switchboard
         self._tidy = tidy
         self._version = first_version
         self._tools: Tools | None = None
@@ -147,7 +160,10 @@ class Node:
             whole=desired.whole,
             assignments=desired.assignments,
             removed=desired.removed,
+            traffic=desired.traffic,
         )
+        # Before any replica hears of this message: what it lets in is what the message says.
+        self._switchboard.share(journal.traffic)
         for assignment in desired.assignments:
             living = self._replicas.get(assignment.replica_id)
             if living is not None:

@@ -1,8 +1,9 @@
 """Undo a node: remove all that Cloudless made on this machine for one data directory.
 
 For ``cloudless reset``, while nothing serves from that directory. Containers, network,
-rules, mounts, control groups and a private containerd go, then the directory itself. A
-containerd that Cloudless did not start keeps its images; nothing that is not ours is touched.
+rules, mounts, control groups and a private containerd go, then the directory itself. Of a
+containerd that Cloudless did not start, the images go that this node brought there and nobody
+else uses; nothing that is not ours is touched.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ import contextlib
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cloudless.agent import identity
 from cloudless.agent.config import AgentConfig
 from cloudless.agent.daemon import choose
 from cloudless.aio.clock import Clock
+from cloudless.containerd import execgroups
+from cloudless.containerd.client import DEFAULT_NAMESPACE, ContainerdClient
+from cloudless.containerd.images import is_tag
 from cloudless.domain.errors import Fatal
 
 #: Longest time for removing everything.
@@ -28,35 +33,43 @@ CGROUPS = Path("/sys/fs/cgroup")
 CGROUP_PARENT = "cloudless"
 
 
-async def reset(config: AgentConfig, clock: Clock, new_id: Callable[[], str]) -> tuple[str, ...]:
-    """Remove everything; returns one line for each kind of thing that was removed.
+@dataclass
+class Report:
+    """One line for each kind of thing that was removed, and for what is left, and why."""
+
+    removed: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+
+
+async def reset(config: AgentConfig, clock: Clock, new_id: Callable[[], str]) -> Report:
+    """Remove everything.
 
     Raises ``DataDirTaken`` while an agent runs, ``Fatal`` when something cannot be removed.
     Running it again goes on where it was stopped.
     """
+    report = Report()
     if not config.data_dir.exists():
-        return ()
-    done: list[str] = []
+        return report
     async with asyncio.timeout(RESET_TIMEOUT_S):
         if identity.stored_node_id(config.folder):
             with identity.locked(config.folder):
-                done += await _reset_node(config, clock, new_id)
-    done += _remove_folder(config.data_dir)
-    done += _remove_cgroups(CGROUPS)
-    return tuple(done)
+                await _reset_node(config, clock, new_id, report)
+    report.removed += _remove_folder(config.data_dir)
+    report.removed += _remove_cgroups(CGROUPS)
+    return report
 
 
-async def _reset_node(config: AgentConfig, clock: Clock, new_id: Callable[[], str]) -> list[str]:
+async def _reset_node(config: AgentConfig, clock: Clock, new_id: Callable[[], str], report: Report) -> None:
     from cloudless.agent.network.kernel import KernelNetwork
     from cloudless.agent.runtime.containerd import ContainerdRuntime
     from cloudless.agent.traffic.kernel import KernelTraffic
-    from cloudless.containerd.client import ContainerdClient
+    from cloudless.containerd.shims import end_shims
 
     node_id = identity.stored_node_id(config.folder)  # read only: the disk may be full
     chosen = await choose(config, clock, new_id)
     client = ContainerdClient(chosen.socket, clock=clock, new_id=new_id)
     runtime = ContainerdRuntime(client, node_id=node_id, folder=config.folder, clock=clock, new_id=new_id)
-    done = []
+    done = report.removed
     try:
         slots = asyncio.Semaphore(AT_ONCE)
 
@@ -69,6 +82,8 @@ async def _reset_node(config: AgentConfig, clock: Clock, new_id: Callable[[], st
             for container in containers:
                 group.create_task(delete(container.id))
         done.append(f"{len(containers)} containers")
+        if chosen.daemon is None:
+            await _remove_images(client, node_id, report)
     finally:
         await runtime.close()
     network = KernelNetwork(str(config.folder), config.folder / "network", network_range=config.network_range)
@@ -85,8 +100,19 @@ async def _reset_node(config: AgentConfig, clock: Clock, new_id: Callable[[], st
         await traffic.close()
     if chosen.daemon is not None:
         await chosen.daemon.stop()
+        await asyncio.to_thread(end_shims, chosen.daemon.socket)
         done.append("the private containerd")
-    return done
+
+
+async def _remove_images(client: ContainerdClient, node_id: str, report: Report) -> None:
+    """Of a containerd that others use as well: what this node brought, unless somebody runs it."""
+    gone, kept = await client.image_owners.remove(node_id)
+    report.removed.append(f"{sum(map(is_tag, gone))} images from {client.socket}")
+    report.left += [f"image {name}: a container that is not ours uses it" for name in filter(is_tag, kept)]
+    others = [one.name for one in await client.images.list() if is_tag(one.name) and one.name not in kept]
+    if others:
+        see = f"ctr --address {client.socket} --namespace {DEFAULT_NAMESPACE} images ls"
+        report.left.append(f"{len(others)} images that this node did not bring to {client.socket} ({see})")
 
 
 def _remove_folder(folder: Path) -> list[str]:
@@ -126,6 +152,8 @@ def _remove_cgroups(root: Path) -> list[str]:
             continue
         with contextlib.suppress(FileNotFoundError):  # another node's groups go while we look
             for group in sorted((path for path in parent.rglob("*") if path.is_dir()), reverse=True):
+                if group.name.startswith(execgroups.PREFIX):
+                    continue  # our own went with their containers; another node fills this one just now
                 with contextlib.suppress(OSError):  # somebody else's containers live in it
                     group.rmdir()
         with contextlib.suppress(OSError):

@@ -12,10 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloudless.agent.addresses import local_addresses
 from cloudless.agent.config import AgentConfig
 from cloudless.agent.limits import DISK_FREE_AGAIN_PERCENT, DISK_FULL_PERCENT
 from cloudless.agent.runtime.port import RuntimeInfo
 from cloudless.domain.node import NodeCapabilities, NodeFacts
+from cloudless.domain.ports import ANY_ADDRESS
 from cloudless.domain.resources import ResourceList
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -65,7 +67,7 @@ def capabilities(config: AgentConfig, info: RuntimeInfo) -> NodeCapabilities:
     """What the node can enforce and what its operator allows."""
     folder = config.seccomp_folder
     profiles = sorted(path.name for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
-    machine = platform.machine()
+    machine, addresses = platform.machine(), local_addresses()
     return NodeCapabilities(
         architecture=ARCHITECTURES.get(machine, machine),
         kernel=platform.release(),
@@ -78,6 +80,10 @@ def capabilities(config: AgentConfig, info: RuntimeInfo) -> NodeCapabilities:
         allow_host_namespaces=config.allow_host_namespaces,
         seccomp_profiles=tuple(profiles),
         address=config.node_address,
+        addresses=addresses,
+        publish_addresses=tuple(
+            one for one in config.publish_addresses if one in addresses or one == ANY_ADDRESS
+        ),
     )
 
 

@@ -6,7 +6,6 @@ but the life line, which only the coordinator that this node dialled may hold.
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -15,10 +14,13 @@ import aiofiles.tempfile
 
 from cloudless import api
 from cloudless.agent.exec import CommandRunner, check_request
+from cloudless.agent.execs.attach import Attachments
+from cloudless.agent.execs.listing import ExecListing
+from cloudless.agent.execs.service import Programs
+from cloudless.agent.forwarding.forwarder import Forwarder
 from cloudless.agent.images import ImageKeeper
 from cloudless.agent.limits import MAX_IMPORT_BYTES, MAX_IMPORT_PIECE_BYTES
-from cloudless.agent.logs.lines import parse
-from cloudless.agent.logs.reader import ReadOptions
+from cloudless.agent.logs.limits import BATCH_BYTES, MESSAGES_PER_TURN
 from cloudless.agent.logs.store import LogStore
 from cloudless.agent.lookup import Found, find
 from cloudless.agent.node import Node
@@ -26,15 +28,19 @@ from cloudless.agent.output import ContainerLogs, split_id
 from cloudless.agent.replica.start import container_id_of
 from cloudless.agent.reports import Reports
 from cloudless.agent.runtime.port import LocalImage, PullProgress, Runtime
-from cloudless.agent.streaming import ContainerBatch, LogStreamer
+from cloudless.agent.streaming import LogStreamer, Wanted
 from cloudless.agent.synchronize import LifeLine
+from cloudless.agent.tags import compare_tags
+from cloudless.aio.clock import Clock
 from cloudless.aio.slot import LatestSlot
 from cloudless.aio.supervise import Supervisor
+from cloudless.aio.turns import Turns
 from cloudless.domain.errors import CloudlessError, Denied, Exhausted, Invalid, NotFound, PreconditionFailed
 from cloudless.domain.workload import PullSecret
+from cloudless.transport.context import CALLER_KEY, be_patient, current_call, room_to_send
 from cloudless.wire import link
-
-_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+from cloudless.wire.loglines import entries_from_chunk
+from cloudless.wire.logs import batch_to_wire, chunk_to_wire, query_from_wire
 
 
 class AgentService(api.AgentServiceBase):
@@ -48,8 +54,13 @@ class AgentService(api.AgentServiceBase):
         runtime: Runtime,
         images: ImageKeeper,
         logs: LogStore,
+        clock: Clock,
         output: ContainerLogs,
         runner: CommandRunner,
+        forwarder: Forwarder,
+        programs: Programs,
+        listing: ExecListing,
+        attachments: Attachments,
         spool: Path,
         in_use: Callable[[], frozenset[str]],
     ) -> None:
@@ -58,8 +69,13 @@ class AgentService(api.AgentServiceBase):
         self._runtime = runtime
         self._images = images
         self._output = output
-        self._streamer = LogStreamer(logs, node)
+        self._streamer = LogStreamer(logs, node, node_name=reports.facts.name, clock=clock)
+        self._turns = Turns(MESSAGES_PER_TURN)
         self._runner = runner
+        self._forwarder = forwarder
+        self._programs = programs
+        self._listing = listing
+        self._attachments = attachments
         self._spool = spool
         self._in_use = in_use
         self._life_line = LifeLine(node, reports)
@@ -72,18 +88,27 @@ class AgentService(api.AgentServiceBase):
                 yield answer
 
     async def stream_logs(self, message: api.StreamLogsRequest) -> AsyncGenerator[api.LogEntry, None]:
+        for field in ("namespace", "label_selector", "resume", "current_only"):
+            if getattr(message, field) not in ("", False, None):
+                raise Invalid.field(field, "a node's own address streams one container or replica")
         found = self._find(message.container_id, message.replica, message.name)
-        if message.tail_lines is not None and message.tail_lines < 0:
-            raise Invalid.field("tail_lines", "must not be negative")
-        since_ns = None
-        if message.since is not None:
-            since_ns = (message.since - _EPOCH) // datetime.timedelta(microseconds=1) * 1000
-        options = ReadOptions(message.follow, message.tail_lines, since_ns)
         label = self._label(found.replica_id)
-        async with aclosing(self._streamer.stream(found, options)) as batches:
+        async with aclosing(self._streamer.of_container(found, query_from_wire(message))) as batches:
             async for batch in batches:
-                for entry in _entries(batch, found.replica_id, label, timestamps=message.timestamps):
-                    yield entry
+                for chunk in batch.chunks:
+                    for entry in entries_from_chunk(chunk_to_wire(chunk), label):
+                        yield entry
+
+    async def read_logs(self, message: api.ReadLogsRequest) -> AsyncGenerator[api.LogBatch, None]:
+        be_patient()  # the coordinator bounds how many readers there are, and may wait for one
+        wanted = Wanted(frozenset(message.workload_ids), message.namespace, message.name, message.replica)
+        async with aclosing(self._streamer.of_workloads(wanted, query_from_wire(message))) as batches:
+            async for batch in batches:
+                await self._turns.take()
+                answer = batch_to_wire(batch)
+                yield answer
+                answer.chunks, batch.chunks = [], []  # it is sent: nobody on its way shall keep it meanwhile
+                await room_to_send(BATCH_BYTES)
 
     async def exec_command(self, message: api.ExecCommandRequest) -> api.ExecCommandResponse:
         request = check_request(
@@ -113,6 +138,31 @@ class AgentService(api.AgentServiceBase):
             container_id=container_id,
             timed_out=result.timed_out,
         )
+
+    async def exec(self, messages: AsyncIterator[api.ExecRequest]) -> AsyncGenerator[api.ExecResponse, None]:
+        async with aclosing(self._programs.serve(messages, self._caller())) as answers:
+            async for answer in answers:
+                yield answer
+
+    async def attach(
+        self, messages: AsyncIterator[api.ExecRequest]
+    ) -> AsyncGenerator[api.ExecResponse, None]:
+        async with aclosing(self._attachments.serve(messages)) as answers:
+            async for answer in answers:
+                yield answer
+
+    async def list_execs(self, message: api.ListExecsRequest) -> api.ListExecsResponse:
+        return await self._listing.list_execs(message)
+
+    async def kill_exec(self, message: api.KillExecRequest) -> api.KillExecResponse:
+        return await self._listing.kill_exec(message)
+
+    async def forward(
+        self, messages: AsyncIterator[api.ForwardRequest]
+    ) -> AsyncGenerator[api.ForwardResponse, None]:
+        async with aclosing(self._forwarder.serve(messages)) as answers:
+            async for answer in answers:
+                yield answer
 
     async def list_images(self, message: api.ListImagesRequest) -> api.ListImagesResponse:
         used = self._in_use()
@@ -150,6 +200,7 @@ class AgentService(api.AgentServiceBase):
                 if isinstance(now, CloudlessError):
                     raise now
                 if isinstance(now, LocalImage):
+                    await compare_tags(self._node, self._runtime)
                     yield api.PullImageResponse(stage="done", image=_image(now))
                     return
                 yield api.PullImageResponse(
@@ -191,10 +242,19 @@ class AgentService(api.AgentServiceBase):
             if not size:
                 raise Invalid.field("data", "is required: an OCI or docker archive")
             images = await self._runtime.import_archive(str(file.name), name)
+        await compare_tags(self._node, self._runtime)
         return api.ImportImageResponse(images=[_image(image) for image in images])
 
     async def get_node_info(self, message: api.GetNodeInfoRequest) -> api.GetNodeInfoResponse:
         return api.GetNodeInfoResponse(node=link.facts_to_wire(self._reports.facts))
+
+    def _caller(self) -> str:
+        """For whom the coordinator asks, as it knows its callers."""
+        try:
+            caller = current_call().metadata.get(CALLER_KEY, "")
+        except LookupError:
+            return ""
+        return caller if isinstance(caller, str) else ""
 
     def _find(self, container_id: str, replica: str, name: str) -> Found:
         if name:
@@ -219,35 +279,8 @@ class LocalAgentService(AgentService):
         raise Denied("only the coordinator that this node dialled may synchronize with it")
         yield api.SynchronizeResponse()
 
-
-def _entries(found: ContainerBatch, replica_id: str, label: str, *, timestamps: bool) -> list[api.LogEntry]:
-    entries = []
-    if found.batch.gap_bytes:
-        entries.append(
-            api.LogEntry(
-                replica=label,
-                replica_id=replica_id,
-                container_id=found.container_id,
-                gap_bytes=found.batch.gap_bytes,
-            )
-        )
-    for record in parse(found.batch.data):
-        at = _EPOCH + datetime.timedelta(microseconds=record.timestamp_ns // 1000)
-        line = record.data
-        if timestamps:
-            line = at.isoformat().replace("+00:00", "Z").encode() + b" " + line
-        entries.append(
-            api.LogEntry(
-                at=at,
-                stream=record.stream,
-                line=line,
-                replica=label,
-                replica_id=replica_id,
-                container_id=found.container_id,
-                partial=record.partial,
-            )
-        )
-    return entries
+    def _caller(self) -> str:
+        return "this machine"  # whatever a caller says of itself
 
 
 def _image(image: LocalImage) -> api.Image:

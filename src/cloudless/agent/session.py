@@ -2,7 +2,9 @@
 
 One carries control, one bulk (logs, commands), so that a slow reader never delays an
 order. On both the agent serves ``AgentService`` once the coordinator has accepted. A
-connection that breaks is dialled again at once, then with growing pauses.
+connection that breaks is dialled again at once, then with growing pauses; one that broke
+as soon as it stood counts as a failed try, so that two ends which do not understand each
+other do not wear each other out.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import logging
 import random
 from typing import Literal
 
-from cloudless.agent.limits import LINK_RETRY_BASE_S, LINK_RETRY_CAP_S
+from cloudless.agent.limits import LINK_RETRY_BASE_S, LINK_RETRY_CAP_S, LINK_STEADY_S
 from cloudless.aio.backoff import Backoff
 from cloudless.aio.clock import Clock
 from cloudless.aio.supervise import Supervisor
@@ -56,12 +58,14 @@ class Session:
         backoff = Backoff(base_s=LINK_RETRY_BASE_S, cap_s=LINK_RETRY_CAP_S, jitter=self._chance)
         failed = ""
         while True:
+            since_s = self._clock.monotonic()
             try:
                 await self._hold(kind)
-                backoff.reset()
                 failed = ""
                 log.info("the link broke", extra={"kind": kind})
-                continue  # at once: most breaks are restarts
+                if self._clock.monotonic() - since_s >= LINK_STEADY_S:
+                    backoff.reset()
+                    continue  # at once: most breaks are restarts
             except CloudlessError as error:
                 if error.message != failed:
                     log.warning("no link to the coordinator", extra={"kind": kind, "why": error.message})

@@ -51,7 +51,7 @@ class LifeLine:
             async for request in requests:
                 if request.acknowledged:
                     stream.acknowledged(request.acknowledged)
-                if request.whole or request.assignments or request.removed:
+                if request.whole or request.assignments or request.removed or request.traffic:
                     await self._node.apply(self._read(request))
                     self._take_over(stream)
         except Exception as error:
@@ -79,7 +79,14 @@ class LifeLine:
                     "AssignmentInvalid",
                     f"replica {wanted.replica_id}: {error.message}",
                 )
-        return Desired(request.epoch, request.whole, tuple(assignments), tuple(request.removed))
+        traffic = {}
+        for split in request.traffic:
+            try:
+                traffic[split.workload_id] = link.shares_from_wire(split)
+            except Invalid as error:
+                log.warning("shares are not understood", extra={"why": error.message})
+                self._node.report(Severity.WARNING, "SharesInvalid", error.message)
+        return Desired(request.epoch, request.whole, tuple(assignments), tuple(request.removed), traffic)
 
 
 def message(report: Report) -> api.SynchronizeResponse:

@@ -14,9 +14,10 @@ from cloudless.aio.supervise import Supervisor
 from cloudless.domain.errors import CloudlessError
 from cloudless.domain.node import NodeFacts
 from cloudless.domain.replica import Assignment, Observation, ReplicaPhase
+from cloudless.domain.rollout import TrafficShare
 from cloudless.domain.workload import WorkloadSpec
 from cloudless.transport.bidi import converse
-from cloudless.transport.link import AcceptedChannel
+from cloudless.transport.link import AcceptedChannel, LinkRefused
 from cloudless.transport.server import GuardedServer
 from cloudless.wire import link
 
@@ -50,11 +51,14 @@ class Stage:
 
     def __init__(self) -> None:
         self.wanted: dict[str, Assignment] = {}
+        self.shares: dict[int, int] = {}
         self.seen: dict[str, Observation] = {}
         self.removed: set[str] = set()
         self.reasons: list[str] = []
         self.facts: NodeFacts | None = None
         self.epoch = 1
+        #: Whether nobody is let in who dials.
+        self.deaf = False
         self.port = 0
         self.channels: dict[str, AcceptedChannel] = {}
         self._outbox: asyncio.Queue[api.SynchronizeRequest] = asyncio.Queue()
@@ -74,6 +78,8 @@ class Stage:
         await self._tasks.__aexit__(*failure)
 
     async def admit(self, hello: dict[str, Any], peer: str) -> dict[str, Any]:
+        if self.deaf:
+            raise LinkRefused("deaf")
         return {}
 
     def connected(self, hello: dict[str, Any], channel: AcceptedChannel) -> None:
@@ -83,8 +89,12 @@ class Stage:
             self._numbers += 1
             self._tasks.start(f"link {self._numbers}", self._drive(hello, channel))
 
-    def tell(self, *assignments: Assignment, removed: tuple[str, ...] = ()) -> None:
-        """Change what the node shall do."""
+    def tell(
+        self, *assignments: Assignment, removed: tuple[str, ...] = (), shares: dict[int, int] | None = None
+    ) -> None:
+        """Change what the node shall do; ``shares`` are percentages of w1 by revision."""
+        if shares is not None:
+            self.shares = shares
         self.wanted |= {one.replica_id: one for one in assignments}
         for replica_id in removed:
             self.wanted.pop(replica_id, None)
@@ -93,8 +103,13 @@ class Stage:
                 epoch=self.epoch,
                 assignments=[link.assignment_to_wire(one) for one in assignments],
                 removed=list(removed),
+                traffic=[] if shares is None else [self._split()],
             )
         )
+
+    def _split(self) -> api.TrafficSplit:
+        shares = [TrafficShare(revision=revision, percent=part) for revision, part in self.shares.items()]
+        return link.shares_to_wire("w1", shares)
 
     async def until(self, fits: Callable[[], Any]) -> Any:
         """Wait until something is so; returns it."""
@@ -150,7 +165,9 @@ class Stage:
         while not self._outbox.empty():
             self._outbox.get_nowait()
         assignments = [link.assignment_to_wire(one) for one in self.wanted.values()]
-        yield api.SynchronizeRequest(epoch=self.epoch, whole=True, assignments=assignments)
+        yield api.SynchronizeRequest(
+            epoch=self.epoch, whole=True, assignments=assignments, traffic=[self._split()]
+        )
         while True:
             yield await self._outbox.get()
 

@@ -9,7 +9,8 @@ import pytest
 from tests.unit.agent.runtime.contract import RuntimeBench, RuntimeContract, end_of, following
 
 from cloudless.agent.runtime.errors import NotEnforced
-from cloudless.agent.runtime.port import ContainerWish, ExecRequest, OutOfMemory
+from cloudless.agent.runtime.execport import ExecRequest
+from cloudless.agent.runtime.port import ContainerWish, OutOfMemory
 
 PROGRAMS = {"exit-seven": ("sh", "-c", "exit 7")}
 

@@ -14,6 +14,7 @@ from tests.unit.agent.world import assignment
 from cloudless.agent import journal as module
 from cloudless.agent.journal import Journal, Progress
 from cloudless.domain.replica import Assignment, ExitStatus, ReplicaPhase
+from cloudless.domain.rollout import TrafficShare
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
@@ -23,9 +24,17 @@ def opened(path: Path, node: str = "n1") -> Journal:
 
 
 def told(
-    journal: Journal, *assignments: Assignment, whole: bool = False, removed: tuple[str, ...] = ()
+    journal: Journal,
+    *assignments: Assignment,
+    whole: bool = False,
+    removed: tuple[str, ...] = (),
+    traffic: dict[str, tuple[TrafficShare, ...]] | None = None,
 ) -> None:
-    journal.tell(epoch=3, whole=whole, assignments=assignments, removed=removed)
+    journal.tell(epoch=3, whole=whole, assignments=assignments, removed=removed, traffic=traffic)
+
+
+BLUE = (TrafficShare(revision=1, percent=100), TrafficShare(revision=2, percent=0))
+GREEN = (TrafficShare(revision=2, percent=100),)
 
 
 @pytest.fixture
@@ -74,12 +83,39 @@ def test_a_whole_message_dooms_what_it_does_not_name_and_the_gone_are_forgotten(
     again.close()
 
 
+def test_shares_come_back_and_are_forgotten_when_told(path: Path) -> None:
+    journal = opened(path)
+    told(journal, traffic={"w1": BLUE, "w2": GREEN, "w3": BLUE})
+    told(journal, traffic={"w1": GREEN, "w2": (), "w4": ()})
+    for _ in range(2):  # the second reads what the first wrote anew
+        journal.close()
+        journal = opened(path)
+        assert journal.traffic == {"w1": GREEN, "w3": BLUE}
+    told(journal, whole=True, traffic={"w3": BLUE})
+    journal.close()
+    again = opened(path)
+    assert (again.traffic, again.damage) == ({"w3": BLUE}, "")
+    again.close()
+
+
+@pytest.mark.parametrize("lines", range(4))
+def test_no_cut_leaves_a_replica_without_the_shares_it_came_with(path: Path, lines: int) -> None:
+    journal = opened(path)
+    told(journal, assignment("green").replaced(revision=2), traffic={"w1": BLUE})
+    journal.close()
+    whole = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(whole[: 2 + lines]))
+    again = opened(path)
+    assert not again.assignments or again.traffic == {"w1": BLUE}
+    again.close()
+
+
 def test_what_is_known_already_is_not_written_again(path: Path) -> None:
     journal = opened(path)
-    told(journal, assignment("a"))
+    told(journal, assignment("a"), traffic={"w1": BLUE})
     journal.note(Progress(replica_id="a", attempt=1))
     size = path.stat().st_size
-    told(journal, assignment("a"), whole=True)
+    told(journal, assignment("a"), whole=True, traffic={"w1": BLUE, "w2": ()})
     journal.note(Progress(replica_id="a", attempt=1))
     assert path.stat().st_size == size
     journal.close()

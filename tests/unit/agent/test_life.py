@@ -11,8 +11,8 @@ from tests.unit.agent.virtual import virtual
 from tests.unit.agent.world import IMAGE, World, assignment
 
 from cloudless.agent.probing.outcome import ProbeOutcome
-from cloudless.agent.runtime.memory import Program
-from cloudless.agent.runtime.port import ExecResult
+from cloudless.agent.runtime.execport import ExecResult
+from cloudless.agent.runtime.memorymachine import Program
 from cloudless.domain.replica import ReplicaPhase
 from cloudless.domain.workload import PullSecret
 

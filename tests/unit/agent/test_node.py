@@ -12,7 +12,8 @@ from tests.unit.agent.virtual import virtual
 from tests.unit.agent.world import IMAGE, World, assignment, spec
 
 from cloudless.agent.node import Desired, StaleEpoch
-from cloudless.agent.runtime.memory import MemoryRuntime, Program
+from cloudless.agent.runtime.memory import MemoryRuntime
+from cloudless.agent.runtime.memorymachine import Program
 from cloudless.agent.runtime.port import ContainerWish
 from cloudless.domain.replica import ReplicaPhase
 

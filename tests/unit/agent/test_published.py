@@ -13,6 +13,7 @@ from tests.unit.agent.world import IMAGE, World, assignment
 from cloudless.agent.probing.outcome import ProbeOutcome
 from cloudless.agent.traffic.port import Endpoint
 from cloudless.domain.replica import Assignment, ReplicaPhase
+from cloudless.domain.rollout import TrafficShare
 
 P = ReplicaPhase
 WEB = Endpoint("127.0.0.1", 8088)
@@ -30,6 +31,14 @@ def world(tmp_path: Path) -> World:
 def web(replica_id: str = "r1", *, run: bool = True, **changes: Any) -> Assignment:
     changes = {"ports": [{"container_port": 80, "publish": 8088}], **changes}
     return assignment(replica_id, run=run, **changes)
+
+
+BLUE = {"w1": (TrafficShare(revision=1, percent=100),)}
+GREEN = {"w1": (TrafficShare(revision=2, percent=100),)}
+
+
+def green(replica_id: str, **changes: Any) -> Assignment:
+    return web(replica_id, **changes).replaced(revision=2)
 
 
 def served(world: World) -> set[str]:
@@ -282,4 +291,98 @@ async def test_every_container_is_told_who_it_is_and_the_user_wins(world: World)
         "CLOUDLESS_NODE=node-1",
         "PATH=/app",
     }
+    await world.kill()
+
+
+def ever_served(world: World, replica_id: str) -> bool:
+    """Whether a replica got connections at any moment."""
+    address = world.host.attachments[replica_id].address
+    return any(one.address == address for state in world.board.history for one in state.get(WEB, ()))
+
+
+@virtual
+async def test_green_gets_nothing_before_the_switch_and_all_at_once_after_it(world: World) -> None:
+    await world.start(web("b1"), web("b2"))
+    await until_served(world, "b1", "b2")
+    await world.tell(green("g1"), green("g2"), traffic=BLUE)
+    await world.until_running("g1")
+    await world.until_running("g2")
+    await world.clock.sleep(60)
+    assert not ever_served(world, "g1")
+    assert not ever_served(world, "g2")
+    before = len(world.board.history)
+    await world.tell(traffic=GREEN)
+    await until_served(world, "g1", "g2")
+    await world.tell(traffic=BLUE)
+    await until_served(world, "b1", "b2")
+    assert len(world.board.history) == before + 2
+    assert world.reasons().count("SharesNotMet") == 0
+    await world.kill()
+
+
+@virtual
+async def test_a_switch_and_the_end_of_the_old_set_in_one_message(world: World) -> None:
+    await world.start(web("b1"), web("b2"), green("g1"), green("g2"), traffic=BLUE)
+    await until_served(world, "b1", "b2")
+    await world.until_running("g1")
+    await world.until_running("g2")
+    before, ends = len(world.board.history), served_at_ends(world)
+    await world.tell(web("b1", run=False), web("b2", run=False), traffic=GREEN)
+    await world.until_gone("b1")
+    await world.until_gone("b2")
+    assert {who for who, _ in ends} == {"b1", "b2"}
+    assert all(serving == {"g1", "g2"} for _, serving in ends)
+    assert len(world.board.history) == before + 1
+    await world.kill()
+
+
+@virtual
+async def test_shares_survive_the_agent_while_the_coordinator_is_away(world: World) -> None:
+    await world.start(web("b1"), web("b2"))
+    await world.tell(green("g1"), green("g2"), traffic=BLUE)
+    await until_served(world, "b1", "b2")
+    await world.until_running("g2")
+    await world.kill()
+    await world.start(whole=False)
+    await world.until_running("g1")
+    await world.until_running("g2")
+    world.machine.end("cl-b1-1", 1)
+    await until_served(world, "b2")
+    await until_served(world, "b1", "b2")
+    assert not ever_served(world, "g1")
+    await world.tell(traffic=GREEN)
+    await until_served(world, "g1", "g2")
+    await world.kill()
+
+
+@virtual
+async def test_a_whole_message_without_shares_lets_everybody_in(world: World) -> None:
+    await world.start(web("b1"), green("g1"), traffic=BLUE)
+    await until_served(world, "b1")
+    await world.kill()
+    await world.start(web("b1"), green("g1"))
+    await until_served(world, "b1", "g1")
+    await world.kill()
+
+
+@virtual
+async def test_a_green_set_that_fails_after_the_switch_and_a_blue_one_that_drains(world: World) -> None:
+    blue = web("b1", rollout={"drain_time": "60s"})
+    await world.start(blue, green("g1", readiness_probe=PROBE), traffic=BLUE)
+    await world.until(lambda one: one is not None and one.ready, "g1")
+    await world.tell(traffic=GREEN)
+    await until_served(world, "g1")
+    connect(world, 1, "b1")
+    world.probe_answers = lambda probe: REFUSED
+    await until_served(world, "b1")
+    assert world.reasons()[-1] == "SharesNotMet"
+    world.probe_answers = lambda probe: OK
+    await until_served(world, "g1")
+    assert world.reasons()[-1] == "SharesMet"
+    await world.tell(blue.replaced(run=False))
+    await world.until(lambda one: one is not None and "draining" in one.message, "b1")
+    world.probe_answers = lambda probe: REFUSED
+    await until_served(world)
+    await world.clock.sleep(10)
+    assert served(world) == set(), "what drains gets nothing new"
     await world.kill()

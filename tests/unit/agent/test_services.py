@@ -14,9 +14,10 @@ from tests.unit.agent.virtual import virtual
 from tests.unit.agent.world import World, assignment
 
 from cloudless import api
-from cloudless.agent.limits import CONCURRENT_EXECS
+from cloudless.agent.execs.limits import MAX_PROGRAMS
 from cloudless.agent.node import StaleEpoch
-from cloudless.agent.runtime.port import ExecResult
+from cloudless.agent.runtime.execport import ExecResult
+from cloudless.coordinator.limits import MAX_EXECS_OF_CALLER
 from cloudless.domain.errors import Exhausted, Invalid, NotFound, PreconditionFailed
 from cloudless.wire import link
 
@@ -112,7 +113,7 @@ async def test_an_assignment_that_is_not_understood_is_reported_and_the_rest_obe
 
 
 @virtual
-async def test_commands_have_a_limit(world: World) -> None:
+async def test_commands_have_a_limit_that_one_caller_does_not_reach(world: World) -> None:
     await world.start(assignment())
     await world.until_running()
     release = asyncio.Event()
@@ -125,13 +126,46 @@ async def test_commands_have_a_limit(world: World) -> None:
     service = world.agent.service
     request = api.ExecCommandRequest(container_id="cl-r1-1", command=["cat"], stdin=b"x")
     async with asyncio.TaskGroup() as group:
-        running = [group.create_task(service.exec_command(request)) for _ in range(CONCURRENT_EXECS)]
+        running = [group.create_task(service.exec_command(request)) for _ in range(MAX_EXECS_OF_CALLER)]
+        running += [group.create_task(service.exec_command(request)) for _ in range(MAX_EXECS_OF_CALLER)]
         await asyncio.sleep(1)
-        with pytest.raises(Exhausted):
+        assert 2 * MAX_EXECS_OF_CALLER == MAX_PROGRAMS
+        with pytest.raises(Exhausted, match="512 programs"):
             await service.exec_command(request)
         release.set()
     assert {task.result().stdout for task in running} == {b"x"}
     assert (await service.exec_command(request)).container_id == "cl-r1-1"
+    await world.kill()
+
+
+@virtual
+async def test_what_commands_read_and_write_has_a_limit_for_all_together(world: World) -> None:
+    await world.start(assignment())
+    await world.until_running()
+    release = asyncio.Event()
+
+    async def on_exec(container_id: str, request: Any) -> ExecResult:
+        await release.wait()
+        return ExecResult(0, b"x" * request.output_limit_bytes)
+
+    world.machine.on_exec = on_exec
+    service = world.agent.service
+    budget = service._runner.budget
+    assert budget.limit_bytes <= 64 * 2**20
+    budget.limit_bytes = budget.left_bytes = 2**20
+    request = api.ExecCommandRequest(
+        container_id="cl-r1-1", command=["x"], stdin=b"y" * 400_000, output_limit_bytes=400_000
+    )
+    async with asyncio.TaskGroup() as group:
+        two = [group.create_task(service.exec_command(request)) for _ in range(2)]
+        await world.clock.sleep(1)
+        with pytest.raises(Exhausted, match="1 MiB of input and output"):
+            await service.exec_command(request)
+        release.set()
+    first, second = (task.result() for task in two)
+    assert (len(first.stdout), first.stdout_truncated) == (2**20 - 800_000, True)
+    assert (second.exit_code, second.stdout_truncated) == (0, len(second.stdout) < 400_000)
+    assert budget.left_bytes == budget.limit_bytes
     await world.kill()
 
 

@@ -20,7 +20,8 @@ from cloudless.agent.main import Agent, assembled
 from cloudless.agent.network.memory import MemoryHost, MemoryNetwork
 from cloudless.agent.node import Desired
 from cloudless.agent.probing.outcome import ProbeOutcome, ProbeTarget, RunCommand
-from cloudless.agent.runtime.memory import MemoryContainer, MemoryMachine, MemoryRuntime
+from cloudless.agent.runtime.memory import MemoryRuntime
+from cloudless.agent.runtime.memorymachine import MemoryContainer, MemoryMachine
 from cloudless.agent.traffic.memory import MemoryBoard, MemoryTraffic
 from cloudless.aio.ids import IdSource
 from cloudless.domain.probes import Probe
@@ -68,7 +69,9 @@ class World:
         assert self._agent is not None
         return self._agent
 
-    async def start(self, *told: Assignment, whole: bool = True) -> Agent:
+    async def start(
+        self, *told: Assignment, whole: bool = True, traffic: dict[str, Any] | None = None
+    ) -> Agent:
         """A new agent on the same machine and data directory; told everything unless ``whole`` is False."""
         ready: asyncio.Future[Agent] = asyncio.get_running_loop().create_future()
         self._task = asyncio.get_running_loop().create_task(self._live(ready))
@@ -77,7 +80,7 @@ class World:
             await self._task
         self._agent = ready.result()
         if whole:
-            await self.agent.node.apply(Desired(1, True, told))
+            await self.agent.node.apply(Desired(1, True, told, traffic=traffic or {}))
         return self._agent
 
     async def kill(self) -> None:
@@ -88,8 +91,10 @@ class World:
             await self._task
         self._agent = None
 
-    async def tell(self, *told: Assignment, removed: tuple[str, ...] = ()) -> None:
-        await self.agent.node.apply(Desired(1, False, told, removed))
+    async def tell(
+        self, *told: Assignment, removed: tuple[str, ...] = (), traffic: dict[str, Any] | None = None
+    ) -> None:
+        await self.agent.node.apply(Desired(1, False, told, removed, traffic or {}))
 
     def seen(self, replica_id: str = "r1") -> Observation | None:
         return self.agent.reports.observations.get(replica_id)

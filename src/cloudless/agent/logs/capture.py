@@ -55,3 +55,12 @@ def logger_uri(program: Path, directory: Path, *, file_bytes: int = FILE_BYTES, 
     """
     quoted = urllib.parse.quote(str(directory), safe="/")
     return f"binary://{urllib.parse.quote(str(program), safe='/')}?{quoted}={file_bytes}-{files}"
+
+
+def holding(uri: str, pipe: Path) -> str:
+    """The same logger, which also holds the container's standard input open.
+
+    >>> holding("binary:///l?/logs/r/0=1-2", Path("/inputs/c"))
+    'binary:///l?/logs/r/0=1-2-/inputs/c'
+    """
+    return f"{uri}-{urllib.parse.quote(str(pipe), safe='/')}" if uri else ""

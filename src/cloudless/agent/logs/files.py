@@ -8,16 +8,22 @@ is missing can be counted. Called by ``reader``, on a worker thread when it take
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from cloudless.agent.logs import lines
-from cloudless.agent.logs.limits import CHUNK_BYTES, MAX_JOINED_BYTES, PIECE_BYTES
-from cloudless.agent.logs.record import LogCursor
+from cloudless.agent.logs.limits import CHUNK_BYTES, PIECE_BYTES
+from cloudless.domain import loglines as lines
+from cloudless.domain.loglines import MAX_JOINED_BYTES
+from cloudless.domain.logrecord import LogCursor
+
+#: Says of a line, with its head, whether it counts.
+Keeps = Callable[[bytes], bool]
 
 END = "end"
 _SUFFIX = ".log"
+#: Locked by the logger as long as it lives.
+_ALIVE = "alive"
 #: Longest whole line in a file.
 _LINE_BYTES = PIECE_BYTES + lines.HEAD_BYTES + 1
 
@@ -66,6 +72,49 @@ def has_ended(directory: Path) -> bool:
     return os.path.exists(directory / END)
 
 
+def has_lost_its_logger(directory: Path) -> bool:
+    """Whether the logger died before its work was done; False also when nobody can tell."""
+    if has_ended(directory):
+        return False
+    try:
+        fd = os.open(directory / _ALIVE, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        os.lockf(fd, os.F_TEST, 0)
+    except OSError:
+        return False  # it holds its lock
+    finally:
+        os.close(fd)
+    return not has_ended(directory)  # it may have ended well while we looked
+
+
+def close_for_dead_logger(directory: Path, now_ns: int) -> None:
+    """Say at the end of a log that its logger died, and that no more will come; raises ``OSError``.
+
+    Only when nobody else writes there. Half a line becomes a piece; half a head holds nothing.
+    """
+    known = segments(directory)
+    if known:
+        fd = os.open(known[-1].path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            size = os.fstat(fd).st_size
+            begin = max(size - 2 * _LINE_BYTES, 0)
+            data = os.pread(fd, size - begin, begin)
+            rest = len(data) - data.rfind(b"\n") - 1
+            end = size
+            if rest > lines.HEAD_BYTES:
+                os.pwrite(fd, b"P", size - rest + lines.HEAD_BYTES - 2)
+                end += os.pwrite(fd, b"\n", size)
+            elif rest:
+                end -= rest
+                os.ftruncate(fd, end)
+            os.pwrite(fd, lines.time_text(now_ns) + lines.LOGGER_LOST, end)
+        finally:
+            os.close(fd)
+    os.close(os.open(directory / END, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640))
+
+
 def exists(directory: Path) -> bool:
     """Whether the log was not deleted."""
     return directory.is_dir()
@@ -102,6 +151,15 @@ def cursor_at(segment: Segment, offset: int) -> LogCursor:
     return LogCursor(segment.sequence, offset, position)
 
 
+def first_time(directory: Path) -> bytes:
+    """The time of the first line there is; empty when there is none. Raises ``FileNotFoundError``."""
+    for segment in segments(directory):
+        first = _read(segment.path, 0, lines.TIME_BYTES)
+        if first:
+            return first
+    return b""
+
+
 def find_since(directory: Path, when: bytes) -> LogCursor | None:
     """Where the first line not before ``when`` is, or would be; None when there is no file."""
     known = segments(directory)
@@ -128,40 +186,59 @@ def find_since(directory: Path, when: bytes) -> LogCursor | None:
     return cursor_at(chosen, low + lines.find_time(data[: data.rfind(b"\n") + 1], when))
 
 
-def find_tail(
-    directory: Path, count: int, streams: Collection[str], end: End | None = None
-) -> LogCursor | None:
-    """Where the last ``count`` lines begin, pieces of a line counted once; None without files.
+def end_before(directory: Path, when: bytes, end: End) -> End:
+    """Where the log ended before ``when``, if that is before ``end``. Raises ``FileNotFoundError``."""
+    place = find_since(directory, when)
+    return end if place is None else min(end, End(place.sequence, place.offset))
 
-    ``end`` is where the log shall end, if not where it ends now.
+
+class Tail(NamedTuple):
+    """Where the last lines begin (None without files), and how many are wanted of an earlier log."""
+
+    cursor: LogCursor | None
+    missing: int
+
+
+def find_tail(directory: Path, count: int, keeps: Keeps, end: End | None = None) -> Tail:
+    """The last ``count`` lines that ``keeps`` (given them with their heads) lets through.
+
+    Pieces of a line count once. ``end`` is where the log shall end, if not where it ends now.
     """
     known = [one for one in segments(directory) if end is None or one.sequence <= end.sequence]
-    if not known:
-        return None
+    if not count:
+        last = known[-1] if known else None
+        size = 0 if last is None else _whole_lines(last, end)
+        return Tail(None if last is None else cursor_at(last, size), 0)
     for segment in reversed(known):
         size_bytes = os.stat(segment.path).st_size
         if end is not None and segment.sequence == end.sequence:
             size_bytes = min(size_bytes, end.size_bytes)
-        count, offset = _tail_of(segment, size_bytes, count, streams, is_last=segment is known[-1])
+        count, offset = _tail_of(segment, size_bytes, count, keeps, is_last=segment is known[-1])
         if count == 0:
-            return cursor_at(segment, offset)
-    return start_of(known[0])
+            return Tail(cursor_at(segment, offset), 0)
+    return Tail(start_of(known[0]) if known else None, count)
+
+
+def _whole_lines(segment: Segment, end: End | None) -> int:
+    """How long a file is, up to its last line feed."""
+    size = os.stat(segment.path).st_size if end is None else end.size_bytes
+    begin = max(size - _LINE_BYTES, 0)
+    return begin + _read(segment.path, begin, size - begin).rfind(b"\n") + 1
 
 
 def _tail_of(
-    segment: Segment, size_bytes: int, count: int, streams: Collection[str], *, is_last: bool
+    segment: Segment, size_bytes: int, count: int, keeps: Keeps, *, is_last: bool
 ) -> tuple[int, int]:
     """How many lines are still wanted before this file, and where those found begin.
 
     A line begins after the full line before it of the same stream, so that its pieces come along.
     """
-    wanted = {stream.encode() for stream in streams}
     pieces_left = MAX_JOINED_BYTES // PIECE_BYTES
     begin, stream = -1, b""
-    for at, line in _backwards(segment.path, size_bytes):
+    for at, line in backwards(segment.path, size_bytes):
         if begin < 0:
             begin = at + len(line) + 1
-        if line[31:37] not in wanted:
+        if line[31:37] == b"system" or not keeps(line):
             continue
         piece = line[38:39] == b"P"
         if count == 0 and (not piece or line[31:37] != stream or not pieces_left):
@@ -173,7 +250,7 @@ def _tail_of(
     return count, max(begin, 0)
 
 
-def _backwards(path: str, end: int) -> Iterator[tuple[int, bytes]]:
+def backwards(path: str, end: int) -> Iterator[tuple[int, bytes]]:
     """Whole lines before ``end``, last to first, each with its offset and without its line feed."""
     rest: bytes | None = None  # the begin of what was read last, whose line began earlier
     while end > 0:

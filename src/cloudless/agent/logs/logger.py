@@ -5,6 +5,8 @@ containerd's shim starts it (``binary://``) with the container's output in file 
 block or kill the container, and must stay small: there is one per container. So it imports
 only what every Python has built in, ignores SIGTERM and reads until both outputs end, and
 what it cannot write (disk full) it counts and says so in the log when it can write again.
+It also holds the container's standard input open, where that has one: the only process that
+is sure to live as long. SIGUSR1 makes it let go, so that the container reads the end.
 
 A file is named ``<number>-<bytes the container wrote before it>.log``, a line in it is
 ``<time> <stream> <F|P> <bytes>``; P is a piece that no line feed followed (yet), a line
@@ -22,9 +24,13 @@ import time
 
 STREAMS = {3: b"stdout", 4: b"stderr"}
 READY = 5
-READ_BYTES = 1 << 16
+#: Three quarters of a full pipe are as fast as all of it, and leave the heap smaller.
+READ_BYTES = 3 << 14
 #: Longest piece of a line.
 PIECE_BYTES = 1 << 14
+#: What no line feed follows is logged after so long: a prompt, or the last words of a program
+#: (the shim holds the pipes open until the container is deleted, so no end comes meanwhile).
+PATIENCE_MS = 50
 FILE_BYTES = 10 << 20
 FILES = 5
 #: A storm of logs must not take the machine from those who look after it.
@@ -163,33 +169,95 @@ def pieces(log: Log, head: bytes, line: bytes) -> int:
     return start
 
 
+def hold(path: str) -> None:
+    """Keep the writing end of a pipe open until SIGUSR1."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return  # nobody reads: the container has ended already
+    held = [fd]
+
+    def release(*_: object) -> None:
+        while held:
+            os.close(held.pop())
+
+    signal.signal(signal.SIGUSR1, release)
+
+
+def live_visibly(directory: str) -> None:
+    """Hold a lock for as long as this process lives, so that the agent can tell when it died.
+
+    Locked before it has its name: whoever finds the file unlocked may be sure.
+    """
+    try:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        os.lockf(os.open(directory + "/alive.new", flags, 0o640), os.F_TLOCK, 0)
+        os.rename(directory + "/alive.new", directory + "/alive")
+    except OSError:
+        pass  # then nobody can tell
+
+
 def main(directory: str, limits: str) -> None:
-    """Log until both outputs have ended. ``limits``: bytes of a file, "-", number of files; or empty."""
+    """Log until both outputs have ended.
+
+    ``limits``: bytes of a file, "-", number of files, and perhaps "-" and the pipe that is the
+    container's standard input; or empty. With such a pipe the container talks with people:
+    what it writes is logged at once, line feed or not; else within ``PATIENCE_MS``.
+    """
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.nice(NICE)
+    live_visibly(directory)
     file_bytes, _, files = limits.partition("-")
+    files, _, pipe = files.partition("-")
     log = Log(directory, int(file_bytes or FILE_BYTES), int(files or FILES))
     log.put(b"", 0)  # makes the first file
-    rest = dict.fromkeys(STREAMS, b"")
     poll = select.poll()
     for fd in STREAMS:
         poll.register(fd, select.POLLIN)
+    if pipe:
+        hold(pipe)
     os.close(READY)
+    copy(log, poll, 0.0 if pipe else PATIENCE_MS / 1000)
+    log.end()
+
+
+def copy(log: Log, poll: select.poll, patience_s: float) -> None:
+    """Log what comes until both outputs have ended; nothing waits for its line feed any longer."""
+    rest = dict.fromkeys(STREAMS, b"")
+    #: Until when those bytes may wait; empty as long as whole lines come, which then costs nothing.
+    due: dict[int, float] = {}
     while rest:
-        for fd, _ in poll.poll():
+        wait_ms = (min(due.values()) - time.monotonic()) * 1000 if due else None
+        for fd, _ in poll.poll(wait_ms if wait_ms is None or wait_ms > 0 else 0):
             try:
                 data = os.read(fd, READ_BYTES)
             except OSError:
                 data = b""
             if data:
-                rest[fd] = take(log, STREAMS[fd], rest[fd] + data if rest[fd] else data)
+                size = len(rest[fd])
+                new = size + len(data)
+                rest[fd] = take(log, STREAMS[fd], rest[fd] + data if size else data)
+                if not rest[fd]:
+                    due.pop(fd, None)
+                elif not size or len(rest[fd]) != new:  # not the same bytes, and more
+                    due[fd] = time.monotonic() + patience_s
                 continue
             poll.unregister(fd)
-            last = rest.pop(fd)
-            if last:
-                log.put(log.stamp(STREAMS[fd]) + b"P " + last + b"\n", len(last))
-    log.end()
+            due.pop(fd, None)
+            flush(log, fd, rest.pop(fd))
+        if due:
+            now = time.monotonic()
+            for fd in [fd for fd, at in due.items() if at <= now]:
+                del due[fd]
+                flush(log, fd, rest[fd])
+                rest[fd] = b""
+
+
+def flush(log: Log, fd: int, last: bytes) -> None:
+    """Log what has no line feed (yet)."""
+    if last:
+        log.put(log.stamp(STREAMS[fd]) + b"P " + last + b"\n", len(last))
 
 
 if __name__ == "__main__":

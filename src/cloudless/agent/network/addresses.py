@@ -75,8 +75,12 @@ def choose_range(
         if not any(candidate.overlaps(network) for network, _ in foreign):
             return candidate
     network, interface = next(route for route in foreign if candidates[0].overlaps(route[0]))
+    where = f"the route {network} of {interface}"
     raise NetworkRangeTaken(
-        f"the range {candidates[0]} for this node's replicas overlaps the route {network} of {interface}",
+        f"the range {wanted} for this node's replicas overlaps {where}"
+        if wanted is not None
+        else f"each range for a node's replicas, {candidates[0]} to {candidates[-1]}, overlaps some route; "
+        f"the first one overlaps {where}",
         hint="choose a free range with --network-range",
     )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from cloudless.agent.network.addresses import next_address, range_of
 from cloudless.agent.network.limits import DEFAULT_RANGES
@@ -67,7 +68,7 @@ class MemoryNetwork:
             made = Attachment(attachment_id, hostname, self._host_address, None, None, None)
         else:
             self._check_free(host_ports)
-            taken = {int(ipaddress.IPv4Address(other.address)) for other in self.host.attachments.values()}
+            taken = {_number(other.address) for other in self.host.attachments.values()}
             self.host.last_address = next_address(self._range, taken, self.host.last_address)
             address = str(ipaddress.IPv4Address(self.host.last_address))
             made = Attachment(
@@ -105,3 +106,8 @@ class MemoryNetwork:
             for theirs, process in self.host.listening.items():
                 if port.collides(theirs):
                     raise HostPortTaken(port, process)
+
+
+@lru_cache(maxsize=4096)
+def _number(address: str) -> int:
+    return int(ipaddress.IPv4Address(address))

@@ -15,18 +15,18 @@ from cloudless.agent.probing.outcome import ProbeTarget
 
 
 class ReplicaSockets:
-    """Makes TCP sockets for probes; ``close`` ends its thread."""
+    """Makes TCP sockets for probes and forwards; ``close`` ends its thread."""
 
     def __init__(self) -> None:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="probe-sockets")
 
-    async def open(self, target: ProbeTarget) -> socket.socket:
+    async def open(self, target: ProbeTarget, family: socket.AddressFamily = socket.AF_INET) -> socket.socket:
         """A non-blocking TCP socket where ``target`` is; raises ``OSError`` when its namespace is gone."""
         if target.netns_path is None:
-            made = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            made = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         else:
             kind = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
-            work = self._worker.submit(namespace.open_socket, target.netns_path, socket.AF_INET, kind)
+            work = self._worker.submit(namespace.open_socket, target.netns_path, family, kind)
             try:
                 made = await asyncio.wrap_future(work)
             except asyncio.CancelledError:

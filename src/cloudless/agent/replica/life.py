@@ -27,6 +27,7 @@ from cloudless.agent.replica.start import (
 )
 from cloudless.agent.replica.stop import clear, terminate
 from cloudless.agent.replica.tools import Tools
+from cloudless.agent.replica.words import LastWords
 from cloudless.agent.runtime.errors import (
     CannotExecute,
     ImageNotFound,
@@ -34,7 +35,8 @@ from cloudless.agent.runtime.errors import (
     RuntimeAway,
     reason_of,
 )
-from cloudless.agent.runtime.port import ExecRequest, LocalImage
+from cloudless.agent.runtime.execport import ExecRequest
+from cloudless.agent.runtime.port import LocalImage
 from cloudless.domain.errors import CloudlessError, Invalid
 from cloudless.domain.event import Severity
 from cloudless.domain.probes import Probe
@@ -69,11 +71,17 @@ class Replica:
         self._around: Surroundings | None = None
         self._target = ProbeTarget("127.0.0.1", None)
         self._warned = ("", "")
+        self._words = LastWords(tools, seen)
 
     @property
     def container_id(self) -> str:
         """The newest container; empty when there is none yet."""
         return self._current
+
+    @property
+    def target(self) -> ProbeTarget:
+        """Where it can be reached; the host's own network while nothing else is known."""
+        return self._target
 
     def runs(self, container_id: str) -> bool:
         """Whether this container may still write to its log."""
@@ -234,10 +242,12 @@ class Replica:
             checking: set[asyncio.Future[str]] = set()
             if health.state and not future.done():
                 checking.add(group.create_task(health.run()))
+            telling = group.create_task(self._words.run(container_id, probes=not health.state.ready))
             while not (future.done() or self.orders.stop or any(task.done() for task in checking)):
                 awaited: set[asyncio.Future[Any]] = {future, self.orders.change, *checking}
                 await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
             tools.switchboard.leave(self.id)
+            telling.cancel()
             for task in checking:
                 because = task.result() if task.done() else because
                 task.cancel()
@@ -257,10 +267,6 @@ class Replica:
         tools, spec = self._tools, assignment.spec
         ended = ended or Ended(None, tools.clock.now())
         reason, _, detail = why.partition(": ")
-        tail = "" if reason == "CannotExecute" else await tools.logs.tail(self._current)
-        status = process.exit_status(
-            ended.exit_code, ended.at, oom_killed=ended.oom_killed, reason=reason, log_tail=tail
-        )
         succeeded = ended.exit_code == 0 and reason == ""
         decision = decide(
             spec.restart_policy,
@@ -269,6 +275,15 @@ class Replica:
             started_at=self.seen.observation.started_at if reason != "CannotExecute" else None,
             now=ended.at,
         )
+        tail, began = "", tools.clock.monotonic()
+        if reason != "CannotExecute":
+            at_once = succeeded or (decision.restart and decision.delay_s <= 0)
+            tail = await self._words.of_ended(self._current, hurry=at_once)
+        waited_s = tools.clock.monotonic() - began
+        status = process.exit_status(
+            ended.exit_code, ended.at, oom_killed=ended.oom_killed, reason=reason, log_tail=tail
+        )
+        tools.logs.exited(self._current, status)
         told = detail or process.describe_exit(status)
         word = "OOMKilled" if ended.oom_killed else reason or ("Completed" if succeeded else "Exited")
         severity = Severity.NORMAL if succeeded else Severity.WARNING
@@ -280,15 +295,17 @@ class Replica:
             self.seen.say(phase, message, last_exit=status)
             return
         self.seen.note_history(decision.history, last_exit=status)
-        await self._back_off(decision, f"{told}; {decision.because}", last_exit=status)
+        await self._back_off(decision, f"{told}; {decision.because}", waited_s, last_exit=status)
 
-    async def _back_off(self, decision: RestartDecision, message: str, **changes: object) -> None:
+    async def _back_off(
+        self, decision: RestartDecision, message: str, waited_s: float = 0.0, **changes: object
+    ) -> None:
         changes |= {"restarts": decision.history.restarts}
         if decision.delay_s <= 0:
             self.seen.say(P.STARTING, message, **changes)
             return
         self.seen.say(P.BACKING_OFF, message, **changes)
-        await self.orders.pause(decision.delay_s)
+        await self.orders.pause(decision.delay_s - waited_s)
 
     async def _retry_later(self, assignment: Assignment, error: CloudlessError) -> None:
         decision = retry_start(assignment.spec.restart_policy, self.seen.history)
@@ -313,7 +330,10 @@ class Replica:
             spec = self.orders.assignment.spec if self.orders.assignment is not None else None
             number = process.stop_signal(spec, self._stop_signal)
             await self._drain()
-            await terminate(tools, self.orders, self._current, number)
+            ended = await terminate(tools, self.orders, self._current, number)
+            if ended is not None:
+                status = process.exit_status(ended.exit_code, ended.at, oom_killed=ended.oom_killed)
+                tools.logs.exited(self._current, status)
         self._discard(*self._containers)
         await clear(tools, self.id)
         tools.switchboard.close(self.id)
@@ -346,6 +366,7 @@ class Replica:
         since = (old.ready_since or self._tools.clock.now()) if ready else None
         self.seen.say(P.RUNNING, health.state.message, ready=ready, ready_since=since)
         # Undecided is neither: an adopted replica goes on serving until its probes say otherwise.
+        self._words.probed(failing=health.state.failing)
         if ready:
             self._enter_traffic(assignment)
         elif health.state.failing:

@@ -50,16 +50,28 @@ class Seen:
         return RestartHistory(progress.restarts, progress.failures, progress.failed_starts)
 
     def say(self, phase: ReplicaPhase, message: str = "", **changes: Any) -> None:
-        """Publish a step; what is not named stays as it was. A phase but RUNNING is never ready."""
+        """Publish a step; what is not named stays as it was. A phase but RUNNING is never ready.
+
+        The last lines of the log are there only while a replica runs and is not ready.
+        """
         old = self.observation
         if phase is not old.phase and phase not in TRANSITIONS[old.phase]:
             raise AssertionError(f"replica {old.replica_id}: {old.phase} -> {phase} is not in the table")
         if phase is not ReplicaPhase.RUNNING:
             changes |= {"ready": False, "ready_since": None}
-        new = old.replaced(phase=phase, message=message, **changes)
+        if phase is not ReplicaPhase.RUNNING or changes.get("ready"):
+            changes["log_tail"] = ""
+        failed_starts = 0 if phase is ReplicaPhase.RUNNING else self.progress.failed_starts
+        new = old.replaced(phase=phase, message=message, failed_starts=failed_starts, **changes)
         if new != old:
             self.observation = new
             self._publish(new)
+
+    def note_tag(self, digest: str) -> None:
+        """What the image's tag means now, where that is another image than runs; else empty."""
+        if digest != self.observation.tag_digest:
+            self.observation = self.observation.replaced(tag_digest=digest)
+            self._publish(self.observation)
 
     def note(self, **changes: Any) -> None:
         """Remember progress in the journal."""

@@ -22,7 +22,13 @@ from cloudless.agent.replica import process, volumes
 from cloudless.agent.replica.permission import refusals
 from cloudless.agent.replica.tools import Tools
 from cloudless.agent.runtime.errors import DiskFull, NotEnforced, StartFailed
-from cloudless.agent.runtime.port import ContainerMount, ContainerWish, LocalImage, PullProgress
+from cloudless.agent.runtime.port import (
+    ContainerMount,
+    ContainerWish,
+    LocalImage,
+    PullProgress,
+)
+from cloudless.domain.event import Severity
 from cloudless.domain.replica import Assignment
 from cloudless.domain.security import SeccompType
 
@@ -45,7 +51,13 @@ async def surround(
     if image is None:
         attached, found = await asyncio.gather(
             attach(assignment, tools),
-            tools.images.ensure(assignment.spec, digest, _teller(tools, assignment, say)),
+            tools.images.ensure(
+                assignment.spec,
+                digest,
+                _teller(tools, assignment, say),
+                pull=assignment.pull,
+                tell=lambda text: tools.report(Severity.WARNING, "ImageNotPulled", text, assignment),
+            ),
             return_exceptions=True,
         )
     else:

@@ -17,7 +17,7 @@ from cloudless.aio.clock import Clock
 from cloudless.domain.event import Severity
 from cloudless.domain.node import NodeCapabilities
 from cloudless.domain.probes import Probe
-from cloudless.domain.replica import Assignment, Observation
+from cloudless.domain.replica import Assignment, ExitStatus, Observation
 from cloudless.domain.workload import WorkloadSpec
 
 
@@ -28,8 +28,12 @@ class Logs(Protocol):
         """Make the place for a container's log; the URI to give to the runtime."""
         ...
 
-    async def tail(self, container_id: str) -> str:
-        """The last lines that it wrote; empty when there are none."""
+    async def tail(self, container_id: str, *, ended: bool = False) -> str:
+        """The last lines that it wrote; empty when there are none. ``ended``: it writes no more."""
+        ...
+
+    def exited(self, container_id: str, status: ExitStatus) -> None:
+        """Keep with its log how a container ended."""
         ...
 
     async def remove(self, replica_id: str) -> None:
@@ -40,8 +44,20 @@ class Logs(Protocol):
 class Images(Protocol):
     """Makes images present, one pull for all who wait for the same."""
 
-    async def ensure(self, spec: WorkloadSpec, digest: str, on_progress: OnProgress) -> LocalImage:
-        """The image to run; ``digest`` pins it. Raises what ``Runtime.pull`` raises."""
+    async def ensure(
+        self,
+        spec: WorkloadSpec,
+        digest: str,
+        on_progress: OnProgress,
+        *,
+        pull: bool = False,
+        tell: Callable[[str], None] = ...,
+    ) -> LocalImage:
+        """The image to run; ``digest`` pins it, without one ``pull`` asks the registry in any case.
+
+        ``tell`` hears when that gave nothing and an imported one is taken. Raises what
+        ``Runtime.pull`` raises.
+        """
         ...
 
 

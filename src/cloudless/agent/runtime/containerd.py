@@ -7,22 +7,31 @@ the snapshot in between.
 
 from __future__ import annotations
 
+import asyncio
 import pathlib
 import signal as signals
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, closing, suppress
+from dataclasses import dataclass, replace
 
 from cloudless.agent.limits import INFO_TIMEOUT_S, KILL_WAIT_S
+from cloudless.agent.logs.capture import holding
 from cloudless.agent.runtime import translate
 from cloudless.agent.runtime.errors import ImageNotFound, NotEnforced, StartFailed
+from cloudless.agent.runtime.execport import (
+    ExecRequest,
+    ExecResult,
+    ExecWish,
+    Room,
+    RunningExec,
+)
 from cloudless.agent.runtime.execs import Execs
+from cloudless.agent.runtime.inputs import ContainerInput, Inputs
 from cloudless.agent.runtime.oom import group_of, killed_for_memory
 from cloudless.agent.runtime.port import (
     Away,
     Back,
     ContainerWish,
-    ExecRequest,
-    ExecResult,
     Exited,
     LocalImage,
     OnProgress,
@@ -36,9 +45,11 @@ from cloudless.agent.runtime.translate import translated
 from cloudless.aio.clock import Clock
 from cloudless.containerd import errors, events, host, oci, plan, runtimes
 from cloudless.containerd.client import ContainerdClient
+from cloudless.containerd.execgroups import find_hierarchy
 from cloudless.containerd.images import Image, is_tag
 from cloudless.containerd.pull import Credentials
 from cloudless.containerd.pull import PullProgress as Arriving
+from cloudless.containerd.references import pinned
 from cloudless.containerd.snapshots import Mount
 from cloudless.domain.workload import PullSecret
 from cloudless.planning.node import ContainerFact
@@ -47,6 +58,16 @@ from cloudless.planning.node import ContainerFact
 MAX_KNOWN_IMAGES = 256
 #: What a container ends with when SIGKILL ended it, or its last child.
 KILLED = 128 + signals.SIGKILL
+
+
+@dataclass(frozen=True, slots=True, kw_only=False)
+class _Ready:
+    """What ``create`` has prepared and ``start`` needs."""
+
+    mounts: tuple[Mount, ...]
+    log_uri: str
+    runtime: runtimes.Runtime
+    terminal: bool
 
 
 class ContainerdRuntime:
@@ -66,11 +87,20 @@ class ContainerdRuntime:
         self._folder = folder
         self._clock = clock
         self._host = host.probe()
-        self._classes = runtimes.probe(folder / "runtimes")
+        groups = find_hierarchy()
+        self._classes = runtimes.probe(folder / "runtimes", groups=groups)
         self._known: dict[str, Image] = {}
         #: Made but not started yet: root file system, log and runtime.
-        self._ready: dict[str, tuple[tuple[Mount, ...], str, runtimes.Runtime]] = {}
-        self._execs = Execs(client, folder=folder / "execs", new_id=new_id)
+        self._ready: dict[str, _Ready] = {}
+        self._inputs = Inputs(folder / "runtimes" / runtimes.INPUTS)
+        self._execs = Execs(
+            client,
+            folder=folder / "execs",
+            clock=clock,
+            new_id=new_id,
+            hierarchy=groups,
+            parent=group_of(node_id, ""),
+        )
 
     async def list(self) -> tuple[ContainerFact, ...]:
         with translated():
@@ -82,10 +112,16 @@ class ContainerdRuntime:
     async def create(self, wish: ContainerWish) -> None:
         client = self._client
         runtime = self._runtime_class(wish.spec.runtime_class_name)
+        if wish.spec.stdin and not wish.spec.tty and runtime.name != runtimes.RUNC.name:
+            raise NotEnforced(f"stdin without tty: runtime class {runtime.name} cannot give it")
+        if wish.spec.stdin or wish.spec.tty:
+            wish = replace(wish, log_uri=holding(wish.log_uri, self._inputs.make(wish.id)))
         with translated():
             image = self._known.get(wish.image.name)
             if image is None or image.digest != wish.image.digest:
                 image = await client.images.resolve(wish.image.name)
+                if image.digest != wish.image.digest:  # the tag has moved since the image was chosen
+                    image = await client.images.resolve(pinned(wish.image.name, wish.image.digest))
                 self._remember(image)
             user = await self._user(wish, image)
             spec = oci.build_spec(translate.container_plan(wish, user, self._host, self._node_id))
@@ -108,21 +144,29 @@ class ContainerdRuntime:
             except errors.NotFound:
                 self._known.pop(image.name, None)
                 raise ImageNotFound(f"image {image.name} is not on this node any more") from None
-        self._ready[wish.id] = (mounts, wish.log_uri, runtime)
+        self._ready[wish.id] = _Ready(mounts, wish.log_uri, runtime, terminal=wish.spec.tty)
         self._execs.know_spec(wish.id, spec)
 
     async def start(self, container_id: str) -> int:
         client = self._client
         with translated():
             ready = self._ready.pop(container_id, None)
-            mounts, log_uri, runtime = ready if ready is not None else await self._recall(container_id)
-            try:
-                await client.tasks.create(container_id, mounts, log_uri=log_uri, runtime=runtime)
-            except errors.AlreadyExists:
-                task = await client.tasks.get(container_id)
-                if task.status.name == "RUNNING":
-                    return task.pid
-            return await client.tasks.start(container_id)
+            ready = ready if ready is not None else await self._recall(container_id)
+            with self._inputs.held(container_id) as stdin:
+                try:
+                    await client.tasks.create(
+                        container_id,
+                        ready.mounts,
+                        log_uri=ready.log_uri,
+                        terminal=ready.terminal,
+                        stdin=str(stdin) if stdin is not None and ready.terminal else "",
+                        runtime=ready.runtime,
+                    )
+                except errors.AlreadyExists:
+                    task = await client.tasks.get(container_id)
+                    if task.status.name == "RUNNING":
+                        return task.pid
+                return await client.tasks.start(container_id)
 
     async def kill(self, container_id: str, signal: int, *, everyone: bool = False) -> None:
         with translated():
@@ -131,6 +175,7 @@ class ContainerdRuntime:
     async def delete(self, container_id: str) -> None:
         self._ready.pop(container_id, None)
         self._execs.forget_spec(container_id)
+        self._inputs.remove(container_id)
         client = self._client
         with translated():
             if not await self._is_ours(container_id):
@@ -151,13 +196,33 @@ class ContainerdRuntime:
         async with aclosing(self._follow()) as stream:
             yield stream
 
-    async def exec(self, container_id: str, request: ExecRequest) -> ExecResult:
+    async def exec(
+        self,
+        container_id: str,
+        request: ExecRequest,
+        *,
+        starts: asyncio.Semaphore | None = None,
+        began: Callable[[RunningExec], None] | None = None,
+        room: Room | None = None,
+    ) -> ExecResult:
         with translated():
-            return await self._execs.run(container_id, request)
+            return await self._execs.run(container_id, request, starts, began, room)
 
-    async def collect_execs(self) -> int:
+    def open_exec(self, container_id: str, wish: ExecWish) -> AbstractAsyncContextManager[RunningExec]:
+        return self._execs.open(container_id, wish)
+
+    @asynccontextmanager
+    async def attach(self, container_id: str) -> AsyncIterator[ContainerInput]:
+        with closing(self._inputs.join(container_id)) as writer:
+            yield ContainerInput(self._client, self._inputs, container_id, writer)
+
+    async def collect_execs(self) -> tuple[int, tuple[RunningExec, ...]]:
         with translated():
             return await self._execs.collect()
+
+    async def collect_strays(self) -> tuple[str, ...]:
+        with translated():
+            return await self._client.strays.collect(translate.CONTAINER_PREFIX)
 
     async def resolve(self, reference: str) -> LocalImage:
         with translated():
@@ -173,8 +238,11 @@ class ContainerdRuntime:
             idle = PullProgress("unpacking" if now.begun else "resolving")
             on_progress(stage if now.parts else idle)
 
+        owners = self._client.image_owners
         with translated():
+            others = await owners.of_others(self._node_id)
             image = await self._client.puller.pull(reference, credentials=credentials, on_progress=arriving)
+            await owners.claim((image,), self._node_id, others)
         self._remember(image)
         return translate.local_image(image)
 
@@ -201,10 +269,13 @@ class ContainerdRuntime:
 
     async def import_archive(self, path: str, name: str) -> tuple[LocalImage, ...]:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owners = self._client.image_owners
         with translated():
+            others = await owners.of_others(self._node_id)
             images = await self._client.importer.import_archive(
                 pathlib.Path(path), spool_dir=self._folder, name=name
             )
+            await owners.claim(images, self._node_id, others)
         for image in images:
             self._remember(image)
         return tuple(translate.local_image(image) for image in images)
@@ -250,11 +321,14 @@ class ContainerdRuntime:
             return False
         return record.labels.get(translate.NODE_LABEL) == self._node_id
 
-    async def _recall(self, container_id: str) -> tuple[tuple[Mount, ...], str, runtimes.Runtime]:
+    async def _recall(self, container_id: str) -> _Ready:
         """What ``create`` of an earlier life prepared."""
         record = await self._client.containers.get(container_id)
         mounts = await self._client.snapshots.mounts(container_id)
-        return mounts, record.labels.get(translate.LOG_LABEL, ""), runtimes.RUNC
+        terminal = bool(record.spec_dict().get("process", {}).get("terminal"))
+        return _Ready(
+            mounts, record.labels.get(translate.LOG_LABEL, ""), self._runtime_class(""), terminal=terminal
+        )
 
     async def _kill_and_delete(self, container_id: str) -> None:
         with suppress(errors.NotFound):  # it ended meanwhile

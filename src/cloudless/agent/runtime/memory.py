@@ -1,8 +1,6 @@
 """A container runtime that exists only in memory: for tests and simulation.
 
-``MemoryMachine`` stands for the machine with its runtime daemon and outlives the
-``MemoryRuntime`` objects that talk to it, as containers outlive an agent. A test says
-what programs do, what the registry has, and where things break.
+``memorymachine`` holds what is there; a ``MemoryRuntime`` is what an agent sees of it.
 """
 
 from __future__ import annotations
@@ -10,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import signal as signals
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import replace
 
 from cloudless.agent.runtime.errors import (
     BadImage,
@@ -24,12 +22,19 @@ from cloudless.agent.runtime.errors import (
     RuntimeAway,
     StartFailed,
 )
+from cloudless.agent.runtime.execport import (
+    ExecRequest,
+    ExecResult,
+    ExecWish,
+    Room,
+    RunningExec,
+)
+from cloudless.agent.runtime.memoryexec import MemoryExec, MemoryInput
+from cloudless.agent.runtime.memorymachine import MemoryContainer, MemoryMachine, Program
 from cloudless.agent.runtime.port import (
     Away,
     Back,
     ContainerWish,
-    ExecRequest,
-    ExecResult,
     Exited,
     LocalImage,
     OnProgress,
@@ -39,133 +44,10 @@ from cloudless.agent.runtime.port import (
     RuntimeInfo,
     StoredImage,
 )
-from cloudless.aio.clock import Clock
+from cloudless.aio.supervise import Supervisor
+from cloudless.containerd.references import parse, pinned
 from cloudless.domain.workload import PullSecret
 from cloudless.planning.node import ContainerFact, ContainerState
-
-
-@dataclass(slots=True)
-class Program:
-    """What a process does: run for ever, or end by itself; ``deaf`` to which signals."""
-
-    ends_after_s: float | None = None
-    exit_code: int = 0
-    out_of_memory: bool = False
-    deaf: frozenset[int] = frozenset()
-    cannot_execute: int = 0
-
-
-@dataclass(slots=True)
-class MemoryContainer:
-    """A container of the machine, with the node it belongs to."""
-
-    node_id: str
-    wish: ContainerWish
-    fact: ContainerFact
-    program: Program
-    signals: list[int] = field(default_factory=list)
-    ending: asyncio.TimerHandle | None = None
-
-
-@dataclass(slots=True)
-class RegistryImage:
-    """What the registry has under a name; ``pull_s`` is how long a pull takes."""
-
-    image: LocalImage
-    pull_s: float = 0.0
-    secret: PullSecret | None = None
-
-
-async def _no_step(step: str) -> None:
-    """The default hook: every step just happens."""
-
-
-class MemoryMachine:
-    """The machine: containers, images, registry; and the knobs of a test."""
-
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
-        self.containers: dict[str, MemoryContainer] = {}
-        self.images: dict[str, LocalImage] = {}
-        self.registry: dict[str, RegistryImage] = {}
-        #: First word of the command -> what it does; unknown ones run for ever.
-        self.programs: dict[str, Program] = {}
-        #: Answers commands run beside containers.
-        self.on_exec: Callable[[str, ExecRequest], Awaitable[ExecResult]] | None = None
-        #: Awaited between the steps of create, start and delete, with the step's name.
-        self.reached: Callable[[str], Awaitable[None]] = _no_step
-        self.away = ""
-        self.registry_away = False
-        self.pulls = 0
-        self.execs: set[int] = set()
-        self.subscribers: list[asyncio.Queue[RuntimeEvent]] = []
-        self._next_pid = 1000
-
-    def add_image(self, name: str, *, pull_s: float = 0.0, **fields: object) -> LocalImage:
-        """Put an image into the registry."""
-        image = LocalImage(name=name, digest=f"sha256:{abs(hash(name)):064x}"[:71])
-        image = replace(image, **fields)  # type: ignore[arg-type]
-        self.registry[name] = RegistryImage(image, pull_s)
-        return image
-
-    def stop_answering(self, why: str = "containerd is down") -> None:
-        """The daemon dies; containers run on, and nobody hears of their ends."""
-        self.away = why
-        self._tell(Away(why))
-
-    def answer_again(self) -> None:
-        """The daemon is back."""
-        self.away = ""
-        self._tell(Back())
-
-    def lose_events(self) -> None:
-        """A gap: subscribers must list again."""
-        self._tell(Back())
-
-    def end(
-        self, container_id: str, exit_code: int, *, out_of_memory: bool = False, quiet: bool = False
-    ) -> None:
-        """A container's process ends; ``quiet`` loses the event."""
-        container = self.containers[container_id]
-        if container.fact.state is not ContainerState.RUNNING:
-            return
-        if container.ending is not None:
-            container.ending.cancel()
-        now = self.clock.now()
-        container.fact = replace(
-            container.fact, state=ContainerState.STOPPED, exit_code=exit_code, finished_at=now
-        )
-        if self.away or quiet:
-            return
-        if out_of_memory:
-            self._tell(OutOfMemory(container_id))
-        self._tell(Exited(container_id, exit_code, now))
-
-    def running(self) -> list[MemoryContainer]:
-        """Containers with a live process, by id."""
-        return [
-            container
-            for _, container in sorted(self.containers.items())
-            if container.fact.state is ContainerState.RUNNING
-        ]
-
-    def run(self, container: MemoryContainer) -> int:
-        """Start the process of a container that is ready."""
-        self._next_pid += 1
-        now, program = self.clock.now(), container.program
-        container.fact = replace(
-            container.fact, state=ContainerState.RUNNING, pid=self._next_pid, started_at=now
-        )
-        if program.ends_after_s is not None:
-            container.ending = asyncio.get_running_loop().call_later(
-                program.ends_after_s,
-                lambda: self.end(container.fact.id, program.exit_code, out_of_memory=program.out_of_memory),
-            )
-        return self._next_pid
-
-    def _tell(self, event: RuntimeEvent) -> None:
-        for subscriber in self.subscribers:
-            subscriber.put_nowait(event)
 
 
 class MemoryRuntime:
@@ -259,30 +141,109 @@ class MemoryRuntime:
             self.machine.subscribers.remove(queue)
             await stream.aclose()  # type: ignore[attr-defined]
 
-    async def exec(self, container_id: str, request: ExecRequest) -> ExecResult:
+    async def exec(
+        self,
+        container_id: str,
+        request: ExecRequest,
+        *,
+        starts: asyncio.Semaphore | None = None,
+        began: Callable[[RunningExec], None] | None = None,
+        room: Room | None = None,
+    ) -> ExecResult:
+        async with starts or nullcontext():
+            pass  # it starts in no time
         container = await self._own(container_id)
         if container.fact.state is not ContainerState.RUNNING:
             raise ContainerGone(f"container {container_id} does not run")
         number = len(self.machine.execs)
         self.machine.execs.add(number)
+        wish = ExecWish(request.argv, request.env, request.cwd, request.user, bool(request.stdin))
+        running = self._open(container_id, wish)
+        if began is not None:
+            began(running)
         try:
             if self.machine.on_exec is None:
                 return ExecResult(0)
             async with asyncio.timeout(request.timeout_s):
-                return await self.machine.on_exec(container_id, request)
+                result = await self._play(running, self.machine.on_exec(container_id, request))
+                return result if room is None else _kept(result, room)
         except TimeoutError:
             return ExecResult(128 + signals.SIGKILL, timed_out=True)
         finally:
+            running.finish(0)
             self.machine.execs.discard(number)
 
-    async def collect_execs(self) -> int:
+    @asynccontextmanager
+    async def open_exec(self, container_id: str, wish: ExecWish) -> AsyncIterator[MemoryExec]:
+        container = await self._own(container_id)
+        if container.fact.state is not ContainerState.RUNNING:
+            raise ContainerGone(f"container {container_id} does not run")
+        program = self.machine.commands.get(wish.argv[0])
+        if program is None:
+            raise CannotExecute(f"command not found: {wish.argv[0]}", 127)
+        running = self._open(container_id, wish)
+        if wish.detach:
+            self.machine.detached.append(running)
+            yield running
+            return
+        self.machine.open_execs[running.exec_id] = running
+        try:
+            async with Supervisor(running.exec_id) as tasks:
+                tasks.start("program", running.play(program))
+                yield running
+        finally:
+            del self.machine.open_execs[running.exec_id]
+
+    def _open(self, container_id: str, wish: ExecWish) -> MemoryExec:
+        self.machine.opened += 1
+        return MemoryExec(f"x-{self.machine.opened}", wish, container_id, self.machine.clock.now())
+
+    async def _play(self, running: MemoryExec, result: Awaitable[ExecResult]) -> ExecResult:
+        """What a buffered command leaves, unless it is ended before."""
+
+        async def settle() -> ExecResult | Exception:
+            try:
+                return await result
+            except Exception as error:
+                return error  # as it is, not in a group
+
+        async with asyncio.TaskGroup() as group:
+            work, ended = group.create_task(settle()), group.create_task(running.signalled.wait())
+            await asyncio.wait({work, ended}, return_when=asyncio.FIRST_COMPLETED)
+            ended.cancel()
+            if not work.done():
+                work.cancel()
+                return ExecResult(128 + running.signals[-1])
+        end = work.result()
+        if isinstance(end, Exception):
+            raise end
+        return end
+
+    @asynccontextmanager
+    async def attach(self, container_id: str) -> AsyncIterator[MemoryInput]:
+        container = await self._own(container_id)
+        spec = container.wish.spec
+        if container.fact.state is not ContainerState.RUNNING or not (spec.stdin or spec.tty):
+            raise ContainerGone(f"container {container_id} does not read its input")
+        yield self.machine.inputs.setdefault(container_id, MemoryInput())
+
+    async def collect_execs(self) -> tuple[int, tuple[MemoryExec, ...]]:
         left = len(self.machine.execs)
         self.machine.execs.clear()
-        return left
+        return left, ()
+
+    async def collect_strays(self) -> tuple[str, ...]:
+        await self._asked()
+        return ()
 
     async def resolve(self, reference: str) -> LocalImage:
         await self._asked()
-        image = self.machine.images.get(reference)
+        images, wanted = self.machine.images, parse(reference)
+        image = images.get(reference) or self.machine.pins.get(reference)
+        for name, other in images.items():
+            lends = other.imported or parse(name).home == wanted.home
+            if image is None and lends and other.digest == wanted.digest:
+                image = self.machine.pins[wanted.name] = other
         if image is None:
             raise ImageNotFound(f"image {reference} is not on this node")
         return image
@@ -299,20 +260,29 @@ class MemoryRuntime:
             raise RegistryDenied(f"pull {reference}: 401 Unauthorized")
         on_progress(PullProgress("downloading", 0, found.image.size_bytes))
         await self.machine.clock.sleep(found.pull_s)
+        for image in (self.machine.images.get(reference), found.image):
+            if image is not None:
+                self.machine.pins[pinned(reference, image.digest)] = image
         self.machine.images[reference] = found.image
         return found.image
 
     async def images(self) -> tuple[StoredImage, ...]:
         await self._asked()
+        tagged = {image.digest for image in self.machine.images.values()}
+        left = {name: image for name, image in self.machine.pins.items() if image.digest not in tagged}
         return tuple(
             StoredImage(name, image.digest, image.size_bytes)
-            for name, image in sorted(self.machine.images.items())
+            for name, image in sorted((self.machine.images | left).items())
         )
 
     async def remove_image(self, reference: str) -> None:
         await self._asked()
-        if self.machine.images.pop(reference, None) is None:
+        images, pins = self.machine.images, self.machine.pins
+        image = images.pop(reference, None) or pins.pop(reference, None)
+        if image is None:
             raise ImageNotFound(f"image {reference} is not on this node")
+        if all(other.digest != image.digest for other in images.values()):
+            self.machine.pins = {name: one for name, one in pins.items() if one.digest != image.digest}
 
     async def import_archive(self, path: str, name: str) -> tuple[LocalImage, ...]:
         await self._asked()
@@ -340,3 +310,15 @@ class MemoryRuntime:
     def _is_own(self, container_id: str) -> bool:
         container = self.machine.containers.get(container_id)
         return container is not None and container.node_id == self.node_id
+
+
+def _kept(result: ExecResult, room: Room) -> ExecResult:
+    """As much of its output as there is room for."""
+    out, err = (data[: room.take(len(data))] for data in (result.stdout, result.stderr))
+    return replace(
+        result,
+        stdout=out,
+        stderr=err,
+        stdout_truncated=result.stdout_truncated or len(out) < len(result.stdout),
+        stderr_truncated=result.stderr_truncated or len(err) < len(result.stderr),
+    )

@@ -22,11 +22,16 @@ def group_of(node_id: str, container_id: str) -> str:
 
 def killed_for_memory(group: str, root: Path = CGROUPS) -> bool:
     """Whether the group's counter is above zero; False when there is no such group."""
+    return memory_kills(group, root) > 0
+
+
+def memory_kills(group: str, root: Path = CGROUPS) -> int:
+    """How many processes of a group were killed so; 0 when there is no such group."""
     for hierarchy, name in _PLACES:
         try:
             found = _COUNTER.search((root / hierarchy / group.lstrip("/") / name).read_text())
         except OSError:
             continue
         if found is not None:
-            return int(found[1]) > 0
-    return False
+            return int(found[1])
+    return 0

@@ -7,12 +7,21 @@ the middle of one, and raises only what ``errors`` defines.
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from cloudless.agent.runtime.execport import (
+    AttachedInput,
+    ExecRequest,
+    ExecResult,
+    ExecWish,
+    Room,
+    RunningExec,
+)
 from cloudless.domain.workload import PullSecret, WorkloadSpec
 from cloudless.planning.node import ContainerFact
 
@@ -22,6 +31,7 @@ class LocalImage:
     """An image that can run here, with the defaults it brings.
 
     ``name`` is the full reference, ``digest`` what a registry calls the image's digest.
+    ``imported``: it came from an archive, so a registry need not know it.
     """
 
     name: str
@@ -33,6 +43,7 @@ class LocalImage:
     user: str = ""
     working_dir: str = ""
     stop_signal: str = ""
+    imported: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,31 +125,6 @@ RuntimeEvent = Exited | OutOfMemory | Back | Away
 
 
 @dataclass(frozen=True, slots=True)
-class ExecRequest:
-    """A command to run in a container. ``output_limit_bytes`` is for each of stdout and stderr."""
-
-    argv: tuple[str, ...]
-    env: tuple[str, ...] = ()
-    cwd: str = ""
-    user: str = ""
-    stdin: bytes = b""
-    timeout_s: float = 60.0
-    output_limit_bytes: int = 256 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class ExecResult:
-    """How it ended: 127 and 126 as a shell says; 128 + n for signal n."""
-
-    exit_code: int
-    stdout: bytes = b""
-    stderr: bytes = b""
-    stdout_truncated: bool = False
-    stderr_truncated: bool = False
-    timed_out: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class RuntimeInfo:
     """What the runtime and its kernel can do."""
 
@@ -191,20 +177,61 @@ class Runtime(Protocol):
         """What happens from now on, for as long as the block runs; begins with ``Back`` or ``Away``."""
         ...
 
-    async def exec(self, container_id: str, request: ExecRequest) -> ExecResult:
-        """Run a command beside the first process and wait for it.
+    async def exec(
+        self,
+        container_id: str,
+        request: ExecRequest,
+        *,
+        starts: asyncio.Semaphore | None = None,
+        began: Callable[[RunningExec], None] | None = None,
+        room: Room | None = None,
+    ) -> ExecResult:
+        """Run a command beside the first process and wait for it; ``starts`` is held while it starts.
 
+        ``began`` is given what runs then, to look at and to end: it is waited for here. Output that
+        ``room`` does not take is thrown away, as what is over the limit is.
         When its time is up or the caller is cancelled, it and its descendants are killed.
         Raises ``ContainerGone``, ``NotEnforced`` (no such user), ``RuntimeAway``.
         """
         ...
 
-    async def collect_execs(self) -> int:
-        """End and remove commands that an earlier life of this agent left; returns how many."""
+    def open_exec(self, container_id: str, wish: ExecWish) -> AbstractAsyncContextManager[RunningExec]:
+        """Run a program beside the first process for the length of the block.
+
+        Leaving before it has ended ends it with all that it started: SIGTERM, a grace,
+        SIGKILL; a detached one runs on. Raises ``ContainerGone``, ``CannotExecute``,
+        ``NotEnforced`` (no such user), ``RuntimeAway``.
+        """
+        ...
+
+    def attach(self, container_id: str) -> AbstractAsyncContextManager[AttachedInput]:
+        """Join the input of a container whose specification asks for ``stdin`` or ``tty``.
+
+        Raises ``ContainerGone`` when it does not read (any more).
+        """
+        ...
+
+    async def collect_execs(self) -> tuple[int, tuple[RunningExec, ...]]:
+        """End and remove commands that an earlier life of this agent left, or that could not be ended.
+
+        Returns how many, and those that were detached: somebody must ``wait`` for each.
+        """
+        ...
+
+    async def collect_strays(self) -> tuple[str, ...]:
+        """End what runs of containers whose creation was cut off; their ids.
+
+        Only what was found the last time as well. Raises ``RuntimeAway``.
+        """
         ...
 
     async def resolve(self, reference: str) -> LocalImage:
-        """The image of that name on this node. Raises ``ImageNotFound``, ``BadImage``, ``RuntimeAway``."""
+        """The image of that name on this node.
+
+        A digest is found under any name of its repository, also when the tag has moved on, and
+        under any name at all when it was imported. Raises ``ImageNotFound``, ``BadImage``,
+        ``RuntimeAway``.
+        """
         ...
 
     async def pull(self, reference: str, secret: PullSecret | None, on_progress: OnProgress) -> LocalImage:
@@ -216,7 +243,7 @@ class Runtime(Protocol):
         ...
 
     async def images(self) -> tuple[StoredImage, ...]:
-        """Every name in the image store."""
+        """Every tag in the image store, and the digests that no tag means any more."""
         ...
 
     async def remove_image(self, reference: str) -> None:

@@ -37,6 +37,8 @@ from cloudless.planning.node import ContainerFact, ContainerState
 
 #: Labels of our container records; nothing of an image is ever copied into them.
 PREFIX = "cloudless.io/"
+#: How ids of our containers begin, whichever node they belong to.
+CONTAINER_PREFIX = "cl-"
 NODE_LABEL = f"{PREFIX}node"
 REPLICA_LABEL = f"{PREFIX}replica"
 WORKLOAD_LABEL = f"{PREFIX}workload"
@@ -111,6 +113,7 @@ def local_image(image: Image) -> LocalImage:
         user=config.user,
         working_dir=config.working_dir,
         stop_signal=config.stop_signal,
+        imported=image.imported,
     )
 
 
@@ -131,6 +134,7 @@ def container_plan(wish: ContainerWish, user: plan.User, host: HostFacts, node_i
         env=wish.env,
         cwd=wish.cwd,
         user=user,
+        terminal=wish.spec.tty,
         hostname=wish.hostname,
         cgroup_path=group_of(node_id, wish.id),
         network_namespace=wish.netns_path,

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 #: Backends of one published port on one node.
-MAX_BACKENDS = 1000
-#: A backend with this weight gets so many times the connections of one with weight 1.
-MAX_WEIGHT = 100
+MAX_BACKENDS = 10_000
+#: Highest weight of a backend, and of all backends of a port together (the kernel counts in 32 bits).
+MAX_WEIGHT = 1_000_000_000
+MAX_TOTAL_WEIGHT = 2**31
+#: Shares are exact up to so many ready replicas (their least common multiple), then within 0.01 %.
+MAX_SCALE = 10_000_000
+#: Turns of a port that are taken strictly one after the other; with more of them, and different
+#: weights, chance decides: the table has a line for each backend then, not for each turn.
+MAX_TURNS = 128
 #: How long a replica that must end waits until nothing new can reach it; then it ends anyway.
 LEAVE_WAIT_S = 5.0
 #: How often the connections of a draining replica are counted.

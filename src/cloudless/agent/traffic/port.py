@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal, Protocol
 
-from cloudless.agent.traffic.limits import MAX_BACKENDS, MAX_WEIGHT
+from cloudless.agent.traffic.limits import MAX_BACKENDS, MAX_TOTAL_WEIGHT, MAX_WEIGHT
 from cloudless.domain.errors import Invalid, PreconditionFailed, Unavailable
 
 #: An endpoint with this address is reached on every address of the node.
@@ -49,7 +49,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Backend:
-    """Where connections go; ``weight`` is its share relative to the others (1 to 100)."""
+    """Where connections go; ``weight`` is its share relative to the others (1 to ``MAX_WEIGHT``)."""
 
     address: str
     port: int
@@ -138,6 +138,8 @@ def check_services(services: Services) -> None:
     for endpoint, backends in services.items():
         if len(backends) > MAX_BACKENDS:
             raise Invalid.field("backends", f"{endpoint} has {len(backends)}; at most {MAX_BACKENDS}")
+        if sum(one.weight for one in backends) > MAX_TOTAL_WEIGHT:
+            raise Invalid.field("weight", f"all of {endpoint} together must be at most {MAX_TOTAL_WEIGHT}")
     endpoints = sorted(services, key=lambda one: (one.protocol, one.port))
     for one, other in pairwise(endpoints):
         if one.meets(other):

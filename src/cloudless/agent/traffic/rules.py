@@ -1,8 +1,9 @@
 """The rules of published ports as text, and the text read back. Pure.
 
-A chain per endpoint picks a backend for each new connection; verdict maps lead to the
-chains. A switch changes one chain. The way back, masquerading and the guard around
-loopback are the network's own table: without replicas nobody needs them.
+A chain per endpoint picks a backend for each new connection: in turn, or by chance where
+weights make too many turns. Verdict maps lead to the chains. A switch changes one chain.
+The way back, masquerading and the guard around loopback are the network's own table:
+without replicas nobody needs them.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from cloudless.agent.network.names import Names
+from cloudless.agent.traffic.limits import MAX_TURNS
 from cloudless.agent.traffic.port import ANY_ADDRESS, Backend, Endpoint, Services
 
 _CHAIN = re.compile(r"^\s*chain ((?:tcp|udp)_(?:any|[0-9_]+)_[0-9]+) \{")
-_SLOT = re.compile(r"[0-9]+ : ([0-9.]+) \. ([0-9]+)")
+_PLACE = re.compile(r"([0-9]+)(?:-([0-9]+))? : ([0-9.]+) \. ([0-9]+)")
 
 
 def table_of(names: Names) -> str:
@@ -67,6 +69,7 @@ def change(names: Names, before: Services, after: Services) -> str:
     add chain ip cloudless_00c0ffee_traffic tcp_any_80
     add rule ip cloudless_00c0ffee_traffic tcp_any_80 meta l4proto tcp dnat ip addr . port to \
 numgen inc mod 1 map { 0 : 10.213.0.2 . 8080 }
+    add rule ip cloudless_00c0ffee_traffic tcp_any_80 meta l4proto tcp dnat ip to 10.213.0.2:8080
     add element ip cloudless_00c0ffee_traffic tcp_any { 80 : jump tcp_any_80 }
     """
     return "\n".join(_commands(table_of(names), before, after))
@@ -85,6 +88,8 @@ def _commands(table: str, before: Services, after: Services) -> Iterator[str]:
         else:
             yield f"flush chain ip {table} {chain}"
         yield f"add rule ip {table} {chain} {_rule(endpoint, backends)}"
+        if backends:
+            yield f"add rule ip {table} {chain} {_spare_rule(endpoint, backends)}"
         if endpoint not in before:
             yield f"add element ip {table} {_map_of(endpoint)} {{ {_key_of(endpoint)} : jump {chain} }}"
 
@@ -104,12 +109,28 @@ def _rule(endpoint: Endpoint, backends: tuple[Backend, ...]) -> str:
         # Else a process of the host that happens to listen there would get the connection.
         answer = "reject with tcp reset" if endpoint.protocol == "tcp" else "reject"
         return f"meta l4proto {endpoint.protocol} {answer}"
-    turns = slots(backends)
-    places = ", ".join(f"{number} : {one.address} . {one.port}" for number, one in enumerate(turns))
+    total = sum(one.weight for one in backends)
+    alike = total == len(backends)
+    if alike or total <= MAX_TURNS:
+        turns = slots(backends)
+        places = (f"{number} : {one.address} . {one.port}" for number, one in enumerate(turns))
+        pick = f"inc mod {total}"
+    else:
+        places = (f"{span} : {one.address} . {one.port}" for span, one in spans(backends))
+        pick = f"random mod {total}"
     return (
-        f"meta l4proto {endpoint.protocol} dnat ip addr . port to "
-        f"numgen inc mod {len(turns)} map {{ {places} }}"
+        f"meta l4proto {endpoint.protocol} dnat ip addr . port to numgen {pick} map {{ {', '.join(places)} }}"
     )
+
+
+def _spare_rule(endpoint: Endpoint, backends: tuple[Backend, ...]) -> str:
+    """For a packet that is on its way through the chain in the instant of a switch.
+
+    It goes by the rules that it began with, but finds their map as it is now, which is empty:
+    without this the connection would be led to the host itself, and refused.
+    """
+    first = min(backends)
+    return f"meta l4proto {endpoint.protocol} dnat ip to {first.address}:{first.port}"
 
 
 def slots(backends: Iterable[Backend]) -> list[Backend]:
@@ -124,6 +145,20 @@ def slots(backends: Iterable[Backend]) -> list[Backend]:
         ((turn + 0.5) / one.weight, index) for index, one in enumerate(given) for turn in range(one.weight)
     ]
     return [given[index] for _, index in sorted(turns)]
+
+
+def spans(backends: Iterable[Backend]) -> Iterator[tuple[str, Backend]]:
+    """Which numbers lead to which backend: as many as its weight says.
+
+    >>> a, b = Backend("10.0.0.1", 80, weight=3), Backend("10.0.0.2", 80, weight=1)
+    >>> [span for span, _ in spans([a, b])]
+    ['0-2', '3']
+    """
+    first = 0
+    for one in sorted(backends):
+        last = first + one.weight - 1
+        yield f"{first}-{last}" if last > first else f"{first}", one
+        first = last + 1
 
 
 def parse(listing: str) -> dict[Endpoint, tuple[Backend, ...]]:
@@ -143,7 +178,9 @@ def parse(listing: str) -> dict[Endpoint, tuple[Backend, ...]]:
         elif line.strip() == "}":
             endpoint = None
         elif endpoint is not None:
-            counts = Counter((slot[1], int(slot[2])) for slot in _SLOT.finditer(line))
+            counts: Counter[tuple[str, int]] = Counter()
+            for first, last, address, port in _PLACE.findall(line):
+                counts[address, int(port)] += int(last or first) - int(first) + 1
             backends = (Backend(address, port, count) for (address, port), count in counts.items())
             found[endpoint] = (*found[endpoint], *sorted(backends))
     return dict(sorted(found.items()))

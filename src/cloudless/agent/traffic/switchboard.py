@@ -1,36 +1,66 @@
 """Which replicas of this node take part in its published ports, and when that is in force.
 
-A replica's life calls ``open``, ``enter``, ``leave`` and ``close``; these change what is
-wanted at once, and one task puts the newest wish in force. What an earlier life of the
-agent left in force is taken over, so that traffic goes on until a replica says otherwise.
+A replica's life calls ``open``, ``enter``, ``leave`` and ``close``, the node ``share``;
+these change what is wanted at once, and one task puts the newest wish in force: whatever
+was wished at one instant is one switch. What an earlier life of the agent left in force is
+taken over, so that traffic goes on until a replica says otherwise. Who is ready is said
+here; who of them gets connections is decided in ``sharing``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Literal
 
 from cloudless.agent.network.port import Network
 from cloudless.agent.traffic.limits import INSPECTION_S, RETRY_BASE_S, RETRY_CAP_S
 from cloudless.agent.traffic.port import Backend, Endpoint, PortTaken, Services, Traffic, normal
+from cloudless.agent.traffic.sharing import Sharing, share_out
 from cloudless.aio.backoff import Backoff
 from cloudless.aio.clock import Clock
 from cloudless.domain.errors import CloudlessError
+from cloudless.domain.event import Severity
 from cloudless.domain.ports import Port
 from cloudless.domain.replica import Assignment
+from cloudless.domain.rollout import TrafficShare
 
 log = logging.getLogger(__name__)
 
+#: severity, reason, message, a replica of the workload.
+Report = Callable[[Severity, str, str, Assignment], None]
+#: Who gets new connections, by workload id; every ready replica alike where nothing is said.
+Splits = Mapping[str, tuple[TrafficShare, ...]]
+
 
 class Switchboard:
-    """``run`` is its task; all else is called by replicas' tasks on the same loop."""
+    """``run`` is its task; all else is called by replicas' tasks on the same loop.
 
-    def __init__(self, traffic: Traffic, network: Network, clock: Clock) -> None:
+    ``addresses``: where ports are published besides loopback when nothing else is said.
+    """
+
+    def __init__(
+        self,
+        traffic: Traffic,
+        network: Network,
+        clock: Clock,
+        report: Report,
+        addresses: tuple[str, ...] = (),
+    ) -> None:
         self._traffic = traffic
         self._network = network
         self._clock = clock
-        #: What each replica takes part in.
+        self._report = report
+        self._addresses = addresses
+        #: What each replica takes part in while it is ready.
         self._members: dict[str, dict[Endpoint, Backend]] = {}
+        #: What they are, as far as that is known: not of all that an earlier life left in force.
+        self._known: dict[str, Assignment] = {}
+        self._splits: dict[str, tuple[TrafficShare, ...]] = {}
+        #: Workload id -> revisions that are missing here and who stands in, as it was said last.
+        self._told: dict[str, tuple[tuple[int, ...], int]] = {}
         #: Endpoints that exist, by the replicas that opened them; and whose they are.
         self._opened: dict[str, frozenset[Endpoint]] = {}
         self._owners: dict[Endpoint, str] = {}
@@ -41,8 +71,13 @@ class Switchboard:
         self._changed = asyncio.Event()
         self._waiting: set[asyncio.Future[None]] = set()
 
-    async def adopt(self) -> None:
-        """Take over what is in force; to be called before any replica begins."""
+    async def adopt(self, known: Iterable[Assignment] = (), splits: Splits | None = None) -> None:
+        """Take over what is in force; to be called before any replica begins.
+
+        ``known`` and ``splits`` are what the journal says of replicas and shares. A replica
+        that is in force and not known keeps what it has until ``keep`` or ``leave`` says more.
+        """
+        self._splits = dict(splits or {})
         try:
             services = await self._traffic.read()
             attachments = await self._network.list()
@@ -55,6 +90,7 @@ class Switchboard:
             for backend in backends:
                 if backend.address in replicas:
                     self._members.setdefault(replicas[backend.address], {})[endpoint] = backend
+        self._known = {one.replica_id: one for one in known if one.replica_id in self._members}
         if services:
             self._change()  # backends that are gone go
 
@@ -64,10 +100,11 @@ class Switchboard:
         while True:
             change = await self._next_change()
             self._changed.clear()
-            wish = self._wish
             try:
-                if change or await self._traffic.read() != self._services():
-                    await self._traffic.switch(self._services())
+                if not change and await self._traffic.read() == self._services(self._sharings()):
+                    continue
+                wish, sharings = self._wish, self._sharings()
+                await self._traffic.switch(self._services(sharings))
             except CloudlessError as error:
                 log.warning("published ports are not as they should be", extra={"why": error.message})
                 await self._clock.sleep(backoff.next())
@@ -75,13 +112,14 @@ class Switchboard:
                 continue
             backoff.reset()
             self._done = wish
+            self._tell(sharings)
             for future in self._waiting:
                 if not future.done():
                     future.set_result(None)
 
     async def open(self, assignment: Assignment) -> None:
         """Make the published ports of a replica exist. Raises ``PortTaken``, ``TrafficUnavailable``."""
-        wanted = _endpoints(assignment)
+        wanted = self._endpoints(assignment)
         owner = f"{assignment.namespace}/{assignment.name}"
         for endpoint in wanted:
             for other, other_owner in self._owners.items():
@@ -98,29 +136,40 @@ class Switchboard:
         owner = f"{assignment.namespace}/{assignment.name}"
         free = {
             endpoint
-            for endpoint in _endpoints(assignment)
+            for endpoint in self._endpoints(assignment)
             if not any(other.meets(endpoint) and whose != owner for other, whose in self._owners.items())
         }
         self._open(assignment, free)
+        if assignment.replica_id in self._members and assignment.replica_id not in self._known:
+            self._known[assignment.replica_id] = assignment
+            self._change()
+
+    def share(self, splits: Splits) -> None:
+        """Share out new connections like this from now on: all workloads at once, in one switch."""
+        if splits != self._splits:
+            self._splits = dict(splits)
+            self._change()
 
     def enter(self, assignment: Assignment, address: str, netns_path: str | None) -> None:
-        """New connections may go to this replica."""
+        """This replica is ready: new connections may go to it, as far as its revision gets any."""
         replica_id = assignment.replica_id
         opened = self._opened.get(replica_id, frozenset())
         backends = {
             endpoint: Backend(address, port.container_port)
             for port in assignment.spec.ports
-            if (endpoint := _endpoint_of(port)) in opened and endpoint is not None
+            for endpoint in _endpoints_of(port, self._addresses)
+            if endpoint in opened
         }
         if not backends or netns_path is None:
             return
         self._places[replica_id] = netns_path
-        if self._members.get(replica_id) != backends:
-            self._members[replica_id] = backends
+        if replica_id not in self._known or self._members.get(replica_id) != backends:
             self._change()
+        self._members[replica_id], self._known[replica_id] = backends, assignment
 
     def leave(self, replica_id: str) -> None:
         """No new connection may go to this replica; ``settled`` tells when that is true."""
+        self._known.pop(replica_id, None)
         if self._members.pop(replica_id, None) is not None:
             self._change()
 
@@ -177,15 +226,52 @@ class Switchboard:
         if new:
             self._change()
 
+    def _endpoints(self, assignment: Assignment) -> set[Endpoint]:
+        ports = assignment.spec.ports
+        return {endpoint for port in ports for endpoint in _endpoints_of(port, self._addresses)}
+
     def _is_in_force(self, endpoint: Endpoint) -> bool:
         return any(endpoint in backends for backends in self._members.values())
 
-    def _services(self) -> Services:
+    def _sharings(self) -> dict[str, Sharing]:
+        """How each workload's connections are shared out, by workload id."""
+        ready: dict[str, dict[str, int]] = {}
+        for replica_id, assignment in self._known.items():
+            ready.setdefault(assignment.workload_id, {})[replica_id] = assignment.revision
+        return {name: share_out(who, self._splits.get(name, ())) for name, who in ready.items()}
+
+    def _services(self, sharings: Mapping[str, Sharing]) -> Services:
         wanted: dict[Endpoint, list[Backend]] = {endpoint: [] for endpoint in self._owners}
-        for backends in self._members.values():
+        for replica_id, backends in self._members.items():
+            known = self._known.get(replica_id)
+            weight = sharings[known.workload_id].weights.get(replica_id, 0) if known is not None else None
             for endpoint, backend in backends.items():
-                wanted.setdefault(endpoint, []).append(backend)
+                places = wanted.setdefault(endpoint, [])
+                if weight is None:
+                    places.append(backend)
+                elif weight:
+                    places.append(replace(backend, weight=weight))
         return normal({endpoint: tuple(backends) for endpoint, backends in wanted.items()})
+
+    def _tell(self, sharings: Mapping[str, Sharing]) -> None:
+        """Say when others serve than should, or nobody does, and when that is over."""
+        for name in self._told.keys() - sharings.keys():
+            del self._told[name]
+        for name, sharing in sharings.items():
+            now = sharing.missing, sharing.instead
+            if now == self._told.get(name, ((), 0)):
+                continue
+            someone = next((one for one in self._known.values() if one.workload_id == name), None)
+            if someone is None:
+                continue  # it left while the switch was made
+            self._told[name] = now
+            if not sharing.missing:
+                del self._told[name]
+                self._report(Severity.NORMAL, "SharesMet", "new connections go where they should", someone)
+                continue
+            told = f"no ready replica of revision {' or '.join(map(str, sharing.missing))} on this node: "
+            instead = f"go to revision {sharing.instead}" if sharing.instead else "are refused"
+            self._report(Severity.WARNING, "SharesNotMet", f"{told}new connections {instead}", someone)
 
     async def _next_change(self) -> bool:
         """Wait for a wish; False when it is time to look whether somebody else changed things."""
@@ -209,12 +295,6 @@ class Switchboard:
         self._changed.set()
 
 
-def _endpoints(assignment: Assignment) -> set[Endpoint]:
-    found = (_endpoint_of(port) for port in assignment.spec.ports)
-    return {endpoint for endpoint in found if endpoint is not None}
-
-
-def _endpoint_of(port: Port) -> Endpoint | None:
-    if not port.publish:
-        return None
-    return Endpoint(port.publish_address, port.publish, "udp" if port.protocol == "UDP" else "tcp")
+def _endpoints_of(port: Port, addresses: tuple[str, ...]) -> tuple[Endpoint, ...]:
+    protocol: Literal["tcp", "udp"] = "udp" if port.protocol == "UDP" else "tcp"
+    return tuple(Endpoint(one, port.publish, protocol) for one in port.publish_addresses(addresses))

@@ -15,12 +15,12 @@ import pytest
 from tests.integration.conftest import end_everything, need_containerd, open_client
 from tests.integration.containerd.conftest import Bench
 
-from cloudless.agent.logs import lines
 from cloudless.agent.logs.reader import ReadOptions
 from cloudless.agent.logs.store import LogStore
 from cloudless.aio.clock import SystemClock
 from cloudless.containerd.client import ContainerdClient
 from cloudless.containerd.daemon import PrivateDaemon
+from cloudless.domain import loglines as lines
 
 DEADLINE_S = 30
 

@@ -9,16 +9,19 @@ import random
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from cloudless.agent.logs import files, lines
+from cloudless.agent.logs import files
 from cloudless.agent.logs.capture import install_logger
 from cloudless.agent.logs.reader import ReadOptions, read_log
 from cloudless.agent.logs.record import LogBatch
 from cloudless.agent.logs.watch import LogWatcher
+from cloudless.domain import loglines as lines
+from cloudless.domain.logrecord import LogRecord
 
 DEADLINE_S = 30
 
@@ -136,6 +139,19 @@ async def test_one_line_without_an_end_is_split(start: Callable[..., Running]) -
     batches = await read(log.directory)
     assert accounted(batches) == 100_000_000
     assert set(content(batches)) == {ord("y")}
+    assert sum(Path(one.path).stat().st_size for one in files.segments(log.directory)) <= 50 * 1024 * 1024
+
+
+async def test_a_line_of_a_gibibyte(start: Callable[..., Running]) -> None:
+    log = start()
+    block = b"y" * 2**20
+    for _ in range(1024):
+        log.write(block)
+    log.write(b"\nnext\n")
+    log.end()
+    batches = await read(log.directory)
+    assert accounted(batches) == 2**30 + 6
+    assert content(batches).endswith(b"y\nnext\n")
     assert sum(Path(one.path).stat().st_size for one in files.segments(log.directory)) <= 50 * 1024 * 1024
 
 
@@ -257,3 +273,98 @@ def test_the_program_is_small(start: Callable[..., Running]) -> None:
     rollup = Path(f"/proc/{log.process.pid}/smaps_rollup").read_text()
     dirty_kib = next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Private_Dirty"))
     assert dirty_kib < 5 * 1024
+
+
+async def test_a_logger_that_is_killed_is_noticed_and_its_log_closed(start: Callable[..., Running]) -> None:
+    log = start()
+    log.write(b"whole\nhalf a line that is ")
+    log.write(b"x" * 70_000)
+    while len(content(await read(log.directory))) < 65_536:
+        assert not files.has_lost_its_logger(log.directory)
+    log.process.send_signal(signal.SIGKILL)
+    log.process.wait(DEADLINE_S)
+    assert files.has_lost_its_logger(log.directory)
+    files.close_for_dead_logger(log.directory, 1)
+    assert not files.has_lost_its_logger(log.directory)
+    batches = await read(log.directory, follow=True)
+    assert Path(files.segments(log.directory)[-1].path).read_bytes().endswith(lines.LOGGER_LOST)
+    assert content(batches).startswith(b"whole\nhalf a line that is xxx")
+
+
+async def test_a_logger_that_ends_is_not_missed(start: Callable[..., Running]) -> None:
+    log = start()
+    log.write(b"done\n")
+    log.end()
+    assert not files.has_lost_its_logger(log.directory)
+    assert files.has_ended(log.directory)
+
+
+# -- what no line feed follows ---------------------------------------------------------
+
+
+async def records_until(directory: Path, fits: Callable[[list[LogRecord]], bool]) -> list[LogRecord]:
+    """What is in the log as soon as it ``fits``, while the outputs stay open."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            found = [one for batch in await read(directory) for one in lines.parse(batch.data)]
+            if fits(found):
+                return found
+            await asyncio.sleep(0.01)
+
+
+async def test_words_without_a_line_feed_do_not_wait_for_it(start: Callable[..., Running]) -> None:
+    log = start()
+    log.write(b"whole\nlast words")
+    written_ns = time.time_ns()
+    (whole, last) = await records_until(log.directory, lambda found: len(found) == 2)
+    assert (whole.data, whole.partial, last.data, last.partial) == (b"whole", False, b"last words", True)
+    assert last.timestamp_ns - written_ns < 1_000_000_000
+    log.write(b", and more\nnext\n")
+    found = await records_until(log.directory, lambda found: len(found) == 4)
+    assert [one.data for one in lines.Joiner().join(found)] == [b"whole", b"last words, and more", b"next"]
+    log.end()
+    assert content(await read(log.directory)) == b"whole\nlast words, and more\nnext\n"
+
+
+async def test_a_prompt_does_not_wait_for_the_other_output(start: Callable[..., Running]) -> None:
+    log = start()
+    talking = True
+
+    def talk() -> None:
+        while talking:
+            log.write(b"talk\n")
+            time.sleep(0.001)  # never quiet for as long as the logger's patience
+
+    thread = threading.Thread(target=talk)
+    thread.start()
+    try:
+        os.write(log.stderr, b"name? ")
+        await records_until(log.directory, lambda found: any(one.data == b"name? " for one in found))
+    finally:
+        talking = False
+        thread.join()
+    log.end()
+
+
+async def test_dots_one_by_one_are_seen_and_are_one_line(start: Callable[..., Running]) -> None:
+    log = start()
+    for _ in range(30):
+        log.write(b".")
+        await asyncio.sleep(0.01)
+    await records_until(log.directory, lambda found: bool(found))
+    log.write(b"done\n")
+    log.end()
+    batches = await read(log.directory)
+    assert accounted(batches) == 35
+    records = [one for batch in batches for one in lines.parse(batch.data)]
+    assert [one.data for one in lines.Joiner().join(records)] == [b"." * 30 + b"done"]
+
+
+async def test_lines_that_come_fast_are_hardly_ever_cut(start: Callable[..., Running]) -> None:
+    log = start(limits="104857600-5")
+    for _ in range(200):
+        log.write(b"x" * 99_999 + b"\n" + b"short\n" * 20_000)
+    log.end()
+    batches = await read(log.directory)
+    pieces = [one for batch in batches for one in lines.parse(batch.data) if one.partial]
+    assert len([one for one in pieces if len(one.data) != 16_384]) < 20, "but where the writer paused"

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from cloudless.agent.traffic.kernel import KernelTraffic
+from cloudless.agent.traffic.limits import MAX_BACKENDS
 from cloudless.agent.traffic.memory import MemoryBoard, MemoryTraffic
 from cloudless.agent.traffic.port import Backend, Endpoint, Traffic
 from cloudless.domain.errors import Invalid
@@ -84,18 +85,38 @@ async def test_it_outlives_the_object_and_the_next_one_goes_on_from_it(machine: 
         assert await again.read() == {WEB: (B,)}
 
 
-async def test_weights_are_kept(machine: Machine) -> None:
-    weighted = (Backend("10.213.0.2", 8080, 9), Backend("10.213.0.3", 8080, 1))
-    async with machine.opened() as traffic:
+@pytest.mark.parametrize("weights", [(9, 1), (99, 1), (1_000_000, 1), (333, 333, 334), (10**9, 10**9, 1)])
+async def test_weights_are_kept(machine: Machine, weights: tuple[int, ...]) -> None:
+    weighted = tuple(Backend(f"10.213.0.{2 + number}", 8080, weight) for number, weight in enumerate(weights))
+    async with machine.opened() as traffic, machine.opened() as other:
         await traffic.switch({WEB: weighted})
-        assert await traffic.read() == {WEB: weighted}
+        assert await traffic.read() == await other.read() == {WEB: weighted}
+        await other.switch({WEB: weighted[::-1]})
+        assert await other.read() == {WEB: weighted}
 
 
-async def test_many_backends(machine: Machine) -> None:
-    many = tuple(Backend(f"10.213.{number // 200}.{number % 200 + 1}", 80) for number in range(500))
+@pytest.mark.parametrize("heavy", [1, 3, 1000])
+async def test_many_backends(machine: Machine, heavy: int) -> None:
+    count = 500
+    many = tuple(
+        Backend(f"10.213.{number // 200}.{number % 200 + 1}", 80, heavy if number % 7 == 0 else 1)
+        for number in range(count)
+    )
     async with machine.opened() as traffic:
         await traffic.switch({WEB: many})
         assert await traffic.read() == {WEB: tuple(sorted(many))}
+        await traffic.switch({WEB: many[: count // 2]})
+        assert await traffic.read() == {WEB: tuple(sorted(many[: count // 2]))}
+
+
+async def test_as_many_backends_as_a_port_may_have(machine: Machine) -> None:
+    most = tuple(
+        Backend(f"10.{213 + number // 60_000}.{number // 250 % 240}.{number % 250 + 1}", 80, 1 + number % 2)
+        for number in range(MAX_BACKENDS)
+    )
+    async with machine.opened() as traffic:
+        await traffic.switch({WEB: most})
+        assert await traffic.read() == {WEB: tuple(sorted(most))}
 
 
 async def test_who_listens_on_the_host_is_known(machine: Machine) -> None:

@@ -78,6 +78,23 @@ async def test_weights_share_out_unevenly(wires: Wires, replicas: list[Attachmen
     assert names == {"one": 27, "two": 3}
 
 
+@pytest.mark.parametrize("weights", [(500, 300, 200), (899, 91, 10), (333_333, 333_333, 333_334)])
+async def test_weights_by_chance_come_out_as_they_should(
+    wires: Wires, replicas: list[Attachment], weights: tuple[int, ...]
+) -> None:
+    port, asked = free_port(), 2000
+    weighted = tuple(
+        Backend(replica.address, 80, weight) for replica, weight in zip(replicas, weights, strict=True)
+    )
+    await wires.traffic.switch({Endpoint(LOOPBACK, port): weighted})
+    names = Counter([(await ask(LOOPBACK, port))[0] for _ in range(asked)])
+    expected = [asked * weight / sum(weights) for weight in weights]
+    found = [names[replica.id] for replica in replicas]
+    distance = sum((have - want) ** 2 / want for have, want in zip(found, expected, strict=True))
+    # Chi-square with two degrees of freedom is above 23 once in 100,000 times.
+    assert distance < 23, f"{found} instead of {expected}"
+
+
 async def test_a_switch_moves_new_connections_and_no_established_one(
     wires: Wires, replicas: list[Attachment]
 ) -> None:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloudless.agent.logs import files, lines, logger
+from cloudless.agent.logs import files, logger
+from cloudless.domain import loglines as lines
 
 
 class ListLog(logger.Log):
@@ -104,9 +105,9 @@ def test_what_cannot_be_written_is_counted(
     logger.take(small, b"stdout", b"after\n")
     text = Path(files.segments(tmp_path)[0].path).read_bytes()
     assert rebuilt(text) == b"before\nafter\n"
-    loss = lines.first_loss(text)
+    loss = lines.first_notice(text)
     assert loss is not None
-    assert loss[2] == 14
+    assert loss.lost_bytes == 14
     assert lines.written_bytes(text) == small.position == 27
 
 
@@ -134,4 +135,4 @@ def test_a_directory_that_is_gone_only_loses_lines(tmp_path: Path) -> None:
     logger.os.close(log.fd)
     segment = files.segments(tmp_path / "nowhere")[0]
     assert segment.start == 0
-    assert lines.first_loss(Path(segment.path).read_bytes()) is not None
+    assert lines.first_notice(Path(segment.path).read_bytes()) is not None

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -10,10 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cloudless.agent.logs import files, lines, logger
+from cloudless.agent.logs import files, logger
 from cloudless.agent.logs.reader import ReadOptions, read_log
-from cloudless.agent.logs.record import LogBatch, LogCursor, LogRecord
+from cloudless.agent.logs.record import LogBatch
 from cloudless.agent.logs.watch import LogWatcher
+from cloudless.domain import loglines as lines
+from cloudless.domain.logrecord import LogCursor, LogRecord
 
 SECOND = 1_000_000_000
 DEADLINE_S = 5.0
@@ -131,6 +134,9 @@ def test_a_part_is_the_part_of_the_whole(
     of_streams = [record for record in whole if record.stream in streams]
     tail = part(ReadOptions(tail_lines=count, streams=streams))
     assert tail == of_streams[len(of_streams) - min(count, len(of_streams)) :]
+    fitting = [record for record in whole if fits(record)]
+    newest = part(dataclasses.replace(options, tail_lines=count))
+    assert newest == fitting[len(fitting) - min(count, len(fitting)) :]
 
 
 async def test_tail_takes_the_pieces_of_a_line_along(
@@ -148,7 +154,7 @@ async def test_tail_takes_the_pieces_of_a_line_along(
 async def test_every_cursor_resumes_without_loss_or_repeat(
     tmp_path: Path, watcher: LogWatcher, writer: Callable[..., Writer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cloudless.agent.logs.reader.CHUNK_BYTES", 120)
+    monkeypatch.setattr("cloudless.agent.logs.place.CHUNK_BYTES", 120)
     log = writer()
     for number in range(40):
         log.write(b"line %04d\n" % number)

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import dataclasses
+import datetime
 import os
 import stat
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from cloudless.agent.logs.capture import install_logger, logger_uri
+from cloudless.agent.logs.index import LogAbout
 from cloudless.agent.logs.store import LogStore
 from cloudless.domain.errors import Invalid
+from cloudless.domain.replica import ExitStatus
 
 
 @pytest.fixture
@@ -96,3 +101,49 @@ async def test_remove(store: LogStore) -> None:
     await store.remove("web")
     await store.remove("web")
     assert not directory.parent.exists()
+
+
+async def test_how_much_is_kept_of_a_log_is_told_to_its_logger(tmp_path: Path) -> None:
+    store = LogStore(tmp_path / "logs", tmp_path / "bin", file_bytes=1_000_000, files=7)
+    assert store.prepare("web-0", 1).endswith("/web-0/1=1000000-7")
+    store.close()
+
+
+async def test_whose_logs_they_are_is_known_to_the_next_agent(tmp_path: Path) -> None:
+    about = LogAbout("r1", "default", "web", 2, "w1", 7)
+    for at_ns in (0, 99):
+        store = LogStore(tmp_path / "logs", tmp_path / "bin")
+        store.prepare("r1", 1, about, started_ns=5)
+        store.exited("r1", 1, ExitStatus(code=3, finished_at=datetime.datetime.now(datetime.UTC)))
+        if at_ns:
+            store.ended("r1", at_ns)
+        store.close()
+        fresh = LogStore(tmp_path / "logs", tmp_path / "bin")
+        assert await fresh.abouts() == {"r1": dataclasses.replace(about, ended_ns=at_ns)}
+        run = fresh.known_run("r1", 1)
+        assert (run.started_ns, run.exit and run.exit.code) == (5, 3)
+        fresh.close()
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"{", b"[]", b'{"replica_id": "other"}', b'{"replica_id": 1}', b"\xff"]
+)
+async def test_a_damaged_index_is_as_if_nothing_were_known(tmp_path: Path, text: bytes) -> None:
+    store = LogStore(tmp_path / "logs", tmp_path / "bin")
+    store.prepare("r1", 1)
+    for name in ("about.json", "1/run.json", "1/exit.json"):
+        (tmp_path / "logs" / "r1" / name).write_bytes(text)
+    assert await store.abouts() == {"r1": LogAbout("r1")}
+    run = store.known_run("r1", 1)
+    assert (run.started_ns, run.exit) == (0, None)
+    store.close()
+
+
+async def test_the_index_goes_with_the_logs(tmp_path: Path) -> None:
+    store = LogStore(tmp_path / "logs", tmp_path / "bin")
+    store.prepare("r1", 1, LogAbout("r1", "default", "web"))
+    assert set(await store.abouts()) == {"r1"}
+    await store.collect({}, time.time() + 10, max_age_s=1)
+    assert set(await store.abouts()) == set()
+    assert not (tmp_path / "logs" / "r1").exists()
+    store.close()

@@ -61,7 +61,7 @@ def test_a_range_that_overlaps_a_route_names_it() -> None:
 
 
 def test_when_all_ranges_are_taken_it_says_so() -> None:
-    with pytest.raises(NetworkRangeTaken):
+    with pytest.raises(NetworkRangeTaken, match=r"10\.213\.0\.0/16 to 10\.232.* of vpn"):
         choose_range(None, [(ipaddress.IPv4Network("10.0.0.0/8"), "vpn")], "own")
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from cloudless.agent.execs.budget import ByteBudget
 from cloudless.agent.runtime.errors import (
     CannotExecute,
     ContainerGone,
@@ -22,15 +23,21 @@ from cloudless.agent.runtime.errors import (
     NotEnforced,
     StartFailed,
 )
+from cloudless.agent.runtime.execport import (
+    ExecEnd,
+    ExecRequest,
+    ExecWish,
+    RunningExec,
+)
 from cloudless.agent.runtime.port import (
     Back,
     ContainerWish,
-    ExecRequest,
     Exited,
     LocalImage,
     Runtime,
     RuntimeEvent,
 )
+from cloudless.containerd.references import pinned
 from cloudless.domain.workload import WorkloadSpec
 from cloudless.planning.node import ContainerFact, ContainerState
 
@@ -186,6 +193,73 @@ class RuntimeContract:
             await bench.runtime.create(wish)
         assert await bench.fact(wish.id) is None
 
+    async def test_a_program_with_its_input_and_output(self, bench: RuntimeBench) -> None:
+        wish = bench.wish(stdin=True)
+        await bench.runtime.create(wish)
+        with pytest.raises(ContainerGone):
+            async with bench.runtime.open_exec(wish.id, ExecWish(("cat",))):
+                pass
+        await bench.runtime.start(wish.id)
+        cat = ExecWish(("cat",), stdin=True)
+        async with asyncio.timeout(20), bench.runtime.open_exec(wish.id, cat) as program:
+            assert program.stdout is not None
+            await program.write_stdin(b"hello")
+            assert await program.stdout.read() == b"hello"
+            await program.close_stdin()
+            assert await program.stdout.read() == b""
+            assert await program.wait() == ExecEnd(0)
+        with pytest.raises(CannotExecute) as caught:
+            async with bench.runtime.open_exec(wish.id, ExecWish(("no-such-program",))):
+                pass
+        assert caught.value.exit_code == 127
+        async with bench.runtime.open_exec(wish.id, cat) as program:
+            pass  # leaving ends it
+        assert await bench.runtime.collect_execs() == (0, ())
+        for _ in range(2):
+            assert await bench.runtime.collect_strays() == ()
+        async with bench.runtime.attach(wish.id) as joined:
+            await joined.write(b"to be read one day")
+        await bench.runtime.delete(wish.id)
+        with pytest.raises(ContainerGone):
+            async with bench.runtime.attach(wish.id):
+                pass
+
+    async def test_programs_are_ended(self, bench: RuntimeBench) -> None:
+        wish = bench.wish()
+        await bench.runtime.create(wish)
+        await bench.runtime.start(wish.id)
+        cat = ExecWish(("cat",), stdin=True, user="0")
+        async with asyncio.timeout(20), bench.runtime.open_exec(wish.id, cat) as program:
+            fact = program.fact
+            assert (fact.exec_id, fact.container_id) == (program.exec_id, wish.id)
+            assert (fact.argv, fact.user, fact.tty, fact.detached) == (("cat",), "0", False, False)
+            assert fact.started_at is not None
+            assert fact.pid > 0
+            assert await program.end(0.0)
+            assert await program.wait() in (ExecEnd(128 + 15), ExecEnd(128 + 9))
+        begun: list[RunningExec] = []
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            request = ExecRequest(("sleep", "60"))
+            task = group.create_task(bench.runtime.exec(wish.id, request, began=begun.append))
+            while not begun:
+                await asyncio.sleep(0.01)
+            assert begun[0].fact.argv == request.argv
+            assert await begun[0].end()
+            assert (await task).exit_code == 128 + 15
+        await bench.runtime.delete(wish.id)
+
+    async def test_output_is_kept_as_far_as_there_is_room(self, bench: RuntimeBench) -> None:
+        wish = bench.wish()
+        await bench.runtime.create(wish)
+        await bench.runtime.start(wish.id)
+        budget = ByteBudget(8)
+        with budget.share() as share:
+            for kept, cut in ((b"hello\n", False), (b"he", True), (b"", True)):
+                result = await bench.runtime.exec(wish.id, ExecRequest(("echo", "hello")), room=share)
+                assert (result.exit_code, result.stdout, result.stdout_truncated) == (0, kept, cut)
+        assert budget.left_bytes == 8
+        await bench.runtime.delete(wish.id)
+
     async def test_exec(self, bench: RuntimeBench) -> None:
         wish = bench.wish()
         await bench.runtime.create(wish)
@@ -205,6 +279,21 @@ class RuntimeContract:
             await bench.runtime.resolve("docker.io/library/no-such-image:1")
         with pytest.raises(ImageNotFound):
             await bench.runtime.remove_image("docker.io/library/no-such-image:1")
+
+    async def test_a_digest_is_found_in_its_repository(self, bench: RuntimeBench) -> None:
+        image = bench.image
+        other_tag = f"{image.name.rpartition(':')[0]}:no-such-tag"
+        assert (await bench.runtime.resolve(pinned(other_tag, image.digest))).digest == image.digest
+        listed = [one.name for one in await bench.runtime.images()]
+        assert pinned(image.name, image.digest) not in listed, "a tag says it already"
+        elsewhere = pinned("example.test/team/other", image.digest)
+        if image.imported:  # nobody's credentials brought it
+            assert (await bench.runtime.resolve(elsewhere)).digest == image.digest
+        else:
+            with pytest.raises(ImageNotFound):
+                await bench.runtime.resolve(elsewhere)
+        with pytest.raises(ImageNotFound):
+            await bench.runtime.resolve(pinned(image.name, f"sha256:{'0' * 64}"))
 
     async def test_info(self, bench: RuntimeBench) -> None:
         info = await bench.runtime.info()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import itertools
 import signal
 
@@ -7,11 +8,26 @@ import pytest
 from tests.unit.agent.runtime.contract import RuntimeBench, RuntimeContract, end_of, following
 
 from cloudless.agent.runtime.errors import RegistryAway, RuntimeAway
-from cloudless.agent.runtime.memory import MemoryMachine, MemoryRuntime, Program
+from cloudless.agent.runtime.execport import ExecRequest, ExecResult
+from cloudless.agent.runtime.memory import MemoryRuntime
+from cloudless.agent.runtime.memoryexec import MemoryExec
+from cloudless.agent.runtime.memorymachine import MemoryMachine, Program
 from cloudless.agent.runtime.port import Away, OutOfMemory, PullProgress
 from cloudless.aio.clock import SystemClock
 
 IMAGE = "docker.io/library/app:1"
+
+
+async def cat(program: MemoryExec) -> int:
+    while data := await program.stdin.read():
+        await program.say(data)
+    return 0
+
+
+async def sleeping(container_id: str, request: ExecRequest) -> ExecResult:
+    if request.argv[0] == "sleep":
+        await asyncio.sleep(float(request.argv[1]))
+    return ExecResult(0, f"{request.argv[-1]}\n".encode() if request.argv[0] == "echo" else b"")
 
 
 @pytest.fixture
@@ -20,6 +36,8 @@ def machine() -> MemoryMachine:
     machine.images[IMAGE] = machine.add_image(IMAGE)
     machine.programs["exit-seven"] = Program(ends_after_s=0.01, exit_code=7)
     machine.programs["no-such-program"] = Program(cannot_execute=127)
+    machine.commands["cat"] = cat
+    machine.on_exec = sleeping
     return machine
 
 

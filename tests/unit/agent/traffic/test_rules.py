@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cloudless.agent.network.names import Names
 from cloudless.agent.traffic import connections, rules
-from cloudless.agent.traffic.limits import MAX_BACKENDS
+from cloudless.agent.traffic.limits import MAX_BACKENDS, MAX_WEIGHT
 from cloudless.agent.traffic.port import Backend, Endpoint, check_services
 from cloudless.domain.errors import Invalid
 
@@ -30,7 +30,20 @@ def test_a_switch_touches_one_chain_only() -> None:
         "flush chain ip cloudless_00c0ffee_traffic tcp_127_0_0_1_8088",
         "add rule ip cloudless_00c0ffee_traffic tcp_127_0_0_1_8088 meta l4proto tcp dnat ip addr . port to "
         "numgen inc mod 2 map { 0 : 10.213.0.2 . 8080, 1 : 10.213.0.3 . 8080 }",
+        "add rule ip cloudless_00c0ffee_traffic tcp_127_0_0_1_8088 meta l4proto tcp dnat ip to "
+        "10.213.0.2:8080",
     ]
+
+
+def test_a_packet_in_the_instant_of_a_switch_has_a_rule_that_needs_no_map() -> None:
+    """Its rule is the old one, but the map of that is gone: the next rule of the chain takes it."""
+    added = rules.change(NAMES, {WEB: (A,)}, {WEB: (B, A)}).splitlines()[1:]
+    assert [" map " in line for line in added] == [True, False]
+    listing = (
+        "chain tcp_127_0_0_1_8088 {\n" + "\n".join(line.partition(" meta ")[2] for line in added) + "\n}"
+    )
+    assert rules.parse(listing) == {WEB: (A, B)}, "it is no backend of its own"
+    assert " map " not in rules.change(NAMES, {WEB: (A,)}, {WEB: ()})
 
 
 def test_without_backends_connections_are_refused() -> None:
@@ -58,6 +71,28 @@ def test_turns_are_shared_by_weight_and_spread(weights: list[int]) -> None:
         assert longest <= 2 * (len(turns) / len(places)) + len(backends)
 
 
+def test_many_turns_become_a_line_for_each_backend() -> None:
+    heavy, light = Backend("10.213.0.2", 80, 999_999), Backend("10.213.0.3", 80, 1)
+    (rule,) = [
+        line for line in rules.change(NAMES, {}, {WEB: (heavy, light)}).splitlines() if " map " in line
+    ]
+    assert rule.endswith(
+        "numgen random mod 1000000 map { 0-999998 : 10.213.0.2 . 80, 999999 : 10.213.0.3 . 80 }"
+    )
+
+
+@given(st.lists(st.integers(1, 1_000_000), min_size=1, max_size=30))
+def test_every_number_leads_to_one_backend(weights: list[int]) -> None:
+    backends = [Backend(f"10.0.0.{number}", 80, weight) for number, weight in enumerate(weights, 1)]
+    following = 0
+    for span, backend in rules.spans(backends):
+        first, _, last = span.partition("-")
+        assert int(first) == following
+        following = int(last or first) + 1
+        assert following - int(first) == backend.weight
+    assert following == sum(weights)
+
+
 @pytest.mark.parametrize(
     ("make", "path"),
     [
@@ -69,6 +104,7 @@ def test_turns_are_shared_by_weight_and_spread(weights: list[int]) -> None:
         (lambda: Backend("10.0.0.1", 80, 0), "weight"),
         (lambda: check_services({Endpoint("0.0.0.0", 80): (), Endpoint("127.0.0.1", 80): ()}), "endpoints"),
         (lambda: check_services({WEB: (A,) * (MAX_BACKENDS + 1)}), "backends"),
+        (lambda: check_services({WEB: (Backend("10.0.0.1", 80, MAX_WEIGHT),) * 3}), "weight"),
     ],
 )
 def test_bad_input_is_refused(make: object, path: str) -> None:
