@@ -1,7 +1,9 @@
-"""What a node is told: the assignments that follow from the facts, as messages.
+"""What a node is told: assignments and shares that follow from the facts, as messages.
 
 ``Outbox`` belongs to one link. It remembers which replicas of its node changed, never
-how, so a slow node gets fewer, newer messages; the first one holds everything.
+how, so a slow node gets fewer, newer messages; the first one holds everything. Shares of
+new connections go before all else: a switch is the next message, whatever else waits, and no
+replica arrives before the shares that leave it out.
 """
 
 from __future__ import annotations
@@ -11,14 +13,21 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import timedelta
 
 from cloudless import api
-from cloudless.coordinator.limits import ASSIGNMENTS_BYTES, MAX_KEPT_SPECS, MAX_WHOLE_BYTES
+from cloudless.coordinator.limits import (
+    ASSIGNMENTS_BYTES,
+    MAX_KEPT_SPECS,
+    MAX_WHOLE_BYTES,
+    SPLIT_BYTES,
+)
 from cloudless.coordinator.state.cache import WatchCache
 from cloudless.coordinator.state.changes import Changes
+from cloudless.coordinator.state.splits import must_wait, shares_of
 from cloudless.domain.cluster import Cluster
 from cloudless.domain.errors import Exhausted, Unavailable
 from cloudless.domain.replica import Assignment, ReplicaRecord
+from cloudless.domain.rollout import TrafficShare
 from cloudless.transport.codec import Encoded, encode
-from cloudless.wire.link import assignment_to_wire
+from cloudless.wire.link import assignment_to_wire, shares_to_wire
 from cloudless.wire.spec import spec_to_wire
 
 
@@ -43,6 +52,7 @@ def assignment_of(cluster: Cluster, record: ReplicaRecord) -> Assignment | None:
         run=record.run,
         grace=record.grace,
         image_digest=revision.image_digest if revision is not None else "",
+        pull=revision is not None and revision.pull and not revision.image_digest,
     )
 
 
@@ -54,6 +64,9 @@ class Outbox:
         self._node_id = node_id
         self._epoch = epoch
         self._dirty: dict[str, None] = {}
+        #: Workloads whose shares have to be looked at again, and what the node holds of any.
+        self._switched: dict[str, None] = {}
+        self._told_shares: dict[str, tuple[TrafficShare, ...]] = {}
         self._acknowledged = 0
         self._told_acknowledged = 0
         self._woken = asyncio.Event()
@@ -64,6 +77,10 @@ class Outbox:
         changed = changes.assignments.get(self._node_id)
         if changed:
             self.look_again(changed)
+        switched = changes.traffic.get(self._node_id)
+        if switched:
+            self._switched.update(dict.fromkeys(switched))
+            self._woken.set()
 
     def look_again(self, replica_ids: Iterable[str]) -> None:
         """Tell the node of these replicas, whether they changed or not."""
@@ -82,16 +99,22 @@ class Outbox:
         """
         yield self._whole()
         while True:
-            while self._dirty or self._acknowledged > self._told_acknowledged:
+            while self._switched or self._dirty or self._acknowledged > self._told_acknowledged:
                 yield self._changed()
             self._woken.clear()
             await self._woken.wait()
 
     def _whole(self) -> api.SynchronizeRequest:
         self._dirty.clear()
+        self._switched.clear()
+        self._told_shares.clear()
         message, size_bytes = self._message(), 0
         message.whole = True
-        for record in self._cache.cluster.replicas_on(self._node_id):
+        cluster = self._cache.cluster
+        for record in cluster.replicas_on(self._node_id):
+            if must_wait(cluster, record):
+                continue
+            self._tell_shares(message, record.workload_id)
             assignment = self._assignment(record)
             if assignment is not None:
                 message.assignments.append(assignment)
@@ -107,6 +130,12 @@ class Outbox:
         """The next message of changes; what does not fit stays for the one after."""
         message, size_bytes = self._message(), 0
         cluster = self._cache.cluster
+        while self._switched and size_bytes < ASSIGNMENTS_BYTES:
+            workload_id = next(iter(self._switched))
+            del self._switched[workload_id]
+            size_bytes += self._tell_shares(message, workload_id)
+        if message.traffic:
+            return message  # a switch waits for nothing, not even for the reading of what else there is
         while self._dirty and size_bytes < ASSIGNMENTS_BYTES:
             replica_id = next(iter(self._dirty))
             del self._dirty[replica_id]
@@ -114,11 +143,33 @@ class Outbox:
             if record is None or record.node_id != self._node_id:
                 message.removed.append(replica_id)
                 continue
+            if must_wait(cluster, record):
+                continue
+            size_bytes += self._tell_shares(message, record.workload_id)
             assignment = self._assignment(record)
             if assignment is not None:
                 message.assignments.append(assignment)
                 size_bytes += len(assignment.spec.data)  # type: ignore[union-attr]
+        if message.removed and self._told_shares:
+            here = {record.workload_id for record in cluster.replicas_on(self._node_id)}
+            for workload_id in self._told_shares.keys() - here:
+                self._tell_shares(message, workload_id, gone=True)
         return message
+
+    def _tell_shares(self, message: api.SynchronizeRequest, workload_id: str, *, gone: bool = False) -> int:
+        """Add a workload's shares if the node does not hold them; about how many bytes that is.
+
+        ``gone``: nothing of it is left there, the node may forget them.
+        """
+        shares = () if gone else shares_of(self._cache.cluster.statuses.get(workload_id))
+        if shares == self._told_shares.get(workload_id, ()):
+            return 0
+        message.traffic.append(shares_to_wire(workload_id, shares))
+        if shares:
+            self._told_shares[workload_id] = shares
+        else:
+            del self._told_shares[workload_id]
+        return SPLIT_BYTES
 
     def _message(self) -> api.SynchronizeRequest:
         epoch = self._epoch()

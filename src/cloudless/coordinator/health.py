@@ -22,6 +22,7 @@ from cloudless.coordinator.services.context import About
 from cloudless.coordinator.state.cache import WatchCache
 from cloudless.domain.node import NodePhase
 from cloudless.domain.replica import ReplicaPhase
+from cloudless.domain.rollout import RolloutPhase
 from cloudless.planning.status import view_workload
 from cloudless.store.port import Store
 from cloudless.telemetry.http import Page
@@ -115,6 +116,10 @@ class Health:
         self.metrics.set_phases(self.metrics.replicas, phases, tuple(phase.value for phase in ReplicaPhase))
         nodes = Counter(node.phase.value for node in cluster.nodes.values())
         self.metrics.set_phases(self.metrics.nodes, nodes, tuple(phase.value for phase in NodePhase))
+        rollouts = Counter(
+            status.rollout.phase.value for status in cluster.statuses.values() if status.rollout is not None
+        )
+        self.metrics.set_phases(self.metrics.rollouts, rollouts, tuple(phase.value for phase in RolloutPhase))
         self.metrics.workloads.set(len(cluster.workloads))
         self.metrics.queue_depth.set(self.loop.depth)
         self.metrics.cache_revision.set(self.cache.revision)

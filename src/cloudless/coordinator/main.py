@@ -156,16 +156,18 @@ async def running(
         state.start("resync", cache.resync())
         async with (
             Supervisor("leadership") as leading,
+            Supervisor("rollouts") as rollouts,
             Supervisor("coordinator") as tasks,
             Supervisor("links") as channels,
         ):
             nodes.open(channels, links, control.nodes_changed)
+            control.rollouts.open(rollouts)
             tasks.start("control", control.run())
             tasks.start("replan", control.replan())
             tasks.start("retention", retention.run())
             tasks.start("lag", health.measure_lag())
-            tasks.start("failures", _first_failure(state, leading, channels))
-            leading.start("seat", seat.run(control.leading_began, nodes.disconnect_all))
+            tasks.start("failures", _first_failure(state, leading, rollouts, channels))
+            leading.start("seat", seat.run(control.leading_began, lambda: _stand_down(control, nodes)))
             service = CoordinatorService(context)
             try:
                 yield Coordinator(
@@ -173,6 +175,12 @@ async def running(
                 )
             finally:
                 nodes.close()
+
+
+def _stand_down(control: ControlLoop, nodes: NodeTable) -> None:
+    """This process leads no longer."""
+    control.leading_ended()
+    nodes.disconnect_all()
 
 
 async def _first_failure(*owners: Supervisor) -> None:

@@ -9,14 +9,16 @@ services take the bulk channel. Nothing is stored here.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from cloudless.aio.supervise import Supervisor
-from cloudless.coordinator.limits import MAX_NODES
+from cloudless.coordinator.limits import BULK_WAIT_S, MAX_NODES
 from cloudless.domain.errors import Exhausted, Invalid, Unavailable
 from cloudless.transport.link import AcceptedChannel, LinkRefused
 
@@ -74,6 +76,8 @@ class NodeTable:
         self._leading = leading
         self._changed: Callable[[], None] = lambda: None
         self._links: dict[str, NodeLink] = {}
+        #: Set, and replaced, when a channel came or went.
+        self._stirred = asyncio.Event()
         self._tasks: Supervisor | None = None
         self._driver: LinkDriver | None = None
         self._numbers = 0
@@ -110,15 +114,26 @@ class NodeTable:
         link = self._links.get(node_id)
         return link.hello.session if link is not None and "control" in link.channels else ""
 
-    def bulk(self, node_id: str, node_name: str) -> AcceptedChannel:
-        """The channel for logs and exec; raises ``Unavailable`` when the node is not linked."""
-        link = self._links.get(node_id)
-        channel = link.channels.get("bulk") if link is not None else None
-        if channel is None or channel.closed.is_set():
-            raise Unavailable(
-                f"node {node_name or node_id} is not connected", hint="try again when it is back"
-            )
-        return channel
+    def is_linked(self, node_id: str) -> bool:
+        """Whether the node is here with at least one of its channels."""
+        return node_id in self._links
+
+    async def bulk(self, node_id: str, node_name: str) -> AcceptedChannel:
+        """The channel for logs and exec; raises ``Unavailable`` when the node is not linked.
+
+        A node counts as ready once its control channel stands, and its bulk channel may come a
+        moment later: that is waited for.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(BULK_WAIT_S):
+                while (link := self._links.get(node_id)) is not None:
+                    channel = link.channels.get("bulk")
+                    if channel is not None and not channel.closed.is_set():
+                        return channel
+                    if "control" not in link.channels:
+                        break
+                    await self._stirred.wait()
+        raise Unavailable(f"node {node_name or node_id} is not connected", hint="try again when it is back")
 
     async def admit(self, hello: dict[str, Any], peer: str) -> dict[str, Any]:
         """Whether a node may link; see ``LinkAcceptor``."""
@@ -158,7 +173,7 @@ class NodeTable:
         self._numbers += 1
         name = f"{checked.node_id}.{checked.kind}.{self._numbers}"
         tasks.start(name, self._serve(link, checked, channel, driver))
-        self._changed()
+        self._stir()
 
     async def _serve(
         self, link: NodeLink, hello: Hello, channel: AcceptedChannel, driver: LinkDriver
@@ -179,7 +194,12 @@ class NodeTable:
                     self._end(link)
             if not link.channels and self._links.get(hello.node_id) is link:
                 del self._links[hello.node_id]
-            self._changed()
+            self._stir()
+
+    def _stir(self) -> None:
+        stirred, self._stirred = self._stirred, asyncio.Event()
+        stirred.set()
+        self._changed()
 
     def _end(self, link: NodeLink) -> None:
         for channel in tuple(link.channels.values()):

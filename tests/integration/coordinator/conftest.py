@@ -32,9 +32,9 @@ class Served(api.AgentServiceBase):
     async def exec_command(self, message: api.ExecCommandRequest) -> api.ExecCommandResponse:
         return await self.agent.exec_command(message)
 
-    async def stream_logs(self, message):  # type: ignore[no-untyped-def]
-        async for entry in self.agent.stream_logs(message):
-            yield entry
+    async def read_logs(self, message: api.ReadLogsRequest) -> AsyncIterator[api.LogBatch]:
+        async for batch in self.agent.read_logs(message):
+            yield batch
 
 
 class Site:

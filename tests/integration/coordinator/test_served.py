@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import http.client
 from collections.abc import Callable
 from contextlib import aclosing
@@ -11,6 +10,7 @@ from contextlib import aclosing
 import pytest
 from tests.integration.coordinator.conftest import Served, Site, client
 from tests.unit.coordinator.fakeagent import FakeAgent
+from tests.unit.coordinator.fakelogs import FakeSource
 
 from cloudless import api
 from cloudless.coordinator.config import CoordinatorConfig
@@ -61,9 +61,10 @@ async def test_a_workload_lives_and_dies_over_sockets(site: Site) -> None:
         workload = await ready(stub, "web", 2)
         assert workload.status is not None
         replica = workload.status.replicas[0]
-        agent.logs = {replica.id: [api.LogEntry(at=datetime.datetime.now(datetime.UTC), line=b"hello")]}
-        async with aclosing(stub.stream_logs(api.StreamLogsRequest(name="web"))) as entries:  # type: ignore[type-var]
-            assert [entry.line async for entry in entries] == [b"hello"]
+        agent.logs.sources[replica.id] = FakeSource(workload.id, lines=[(1, b"hello")])
+        async with aclosing(stub.stream_logs(api.StreamLogsRequest(name="web"))) as batches:  # type: ignore[type-var]
+            lines = [chunk.lines async for batch in batches for chunk in batch.chunks if chunk.lines]
+        assert [line.endswith(b"Z stdout F hello\n") for line in lines] == [True]
         answer = await stub.exec_command(api.ExecCommandRequest(name="web", command=["true"]))
         assert (answer.exit_code, answer.replica) == (3, "web/0")
         await stub.delete_workload(api.DeleteWorkloadRequest(name="web"))

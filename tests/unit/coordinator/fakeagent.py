@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any
+
+from tests.unit.coordinator.fakelogs import FakeLogs
 
 from cloudless import api
 from cloudless.domain.errors import Unavailable
@@ -17,6 +20,7 @@ from cloudless.domain.node import NodeFacts
 from cloudless.domain.replica import ExitStatus, Observation, ReplicaPhase
 from cloudless.domain.resources import ResourceList
 from cloudless.transport.codec import CompiledCodec
+from cloudless.transport.context import CALLER_KEY
 from cloudless.wire.link import facts_to_wire, observation_to_wire
 
 DIGEST = "sha256:" + "ab" * 32
@@ -41,8 +45,21 @@ class FakeAgent:
         self.stop_replicas = True
         self.ready = True
         self.execs: list[api.ExecCommandRequest] = []
-        self.logs: dict[str, list[api.LogEntry]] = {}
-        self.log_requests: list[api.StreamLogsRequest] = []
+        #: What came over Exec and Attach, and how many such calls have ended.
+        self.programs: list[api.ExecRequest] = []
+        #: For whom calls were made, as the coordinator says.
+        self.callers: list[str] = []
+        #: Calls that asked for a small window.
+        self.narrow_calls = 0
+        self.programs_ended = 0
+        #: What runs by exec, as it says; and what it was asked to end.
+        self.listed_execs: list[api.Exec] = []
+        self.exec_failure: Exception | None = None
+        self.killed: list[api.KillExecRequest] = []
+        self.forwards: list[api.ForwardTarget] = []
+        #: Raised by ``forward``, one for each connection, before anything else.
+        self.forward_failures: list[Exception] = []
+        self.logs = FakeLogs(name)
         self.changed = asyncio.Event()
         self.now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC)
         self._outbox: asyncio.Queue[api.SynchronizeResponse] = asyncio.Queue()
@@ -171,13 +188,47 @@ class FakeAgent:
         self.execs.append(request)
         return api.ExecCommandResponse(exit_code=3, stdout=b"out", container_id=request.container_id)
 
-    async def stream_logs(self, request: api.StreamLogsRequest) -> AsyncIterator[api.LogEntry]:
-        self.log_requests.append(request)
-        for entry in self.logs.get(request.replica, []):
-            if request.since is None or (entry.at is not None and entry.at >= request.since):
-                yield entry
-        if request.follow:
-            await asyncio.Event().wait()
+    async def program(self, requests: AsyncIterator[Any]) -> AsyncIterator[api.ExecResponse]:
+        """Says what it gets, and ends with the input."""
+        try:
+            first = await anext(requests)
+            self.programs.append(first)
+            container_id = (first.start or first.attach).container_id
+            yield api.ExecResponse(started=api.ExecStarted(exec_id="x-1", container_id=container_id))
+            async for request in requests:
+                self.programs.append(request)
+                if request.stdin is not None:
+                    yield api.ExecResponse(stdout=request.stdin)
+                    yield api.ExecResponse(stderr=request.stdin)
+                if request.stdin_close is not None:
+                    yield api.ExecResponse(exit=api.ExecExit(exit_code=7))
+                    return
+        finally:
+            self.programs_ended += 1
+
+    async def list_execs(self, request: api.ListExecsRequest) -> api.ListExecsResponse:
+        if self.exec_failure is not None:
+            raise self.exec_failure
+        return api.ListExecsResponse(execs=list(self.listed_execs))
+
+    async def kill_exec(self, request: api.KillExecRequest) -> api.KillExecResponse:
+        self.killed.append(request)
+        return api.KillExecResponse(exec=api.Exec(exec_id=request.exec_id))
+
+    async def forward(self, requests: AsyncIterator[Any]) -> AsyncIterator[api.ForwardResponse]:
+        """Answers each piece with the same piece, and the end with the end."""
+        target = (await anext(requests)).target
+        self.forwards.append(target)
+        if self.forward_failures:
+            raise self.forward_failures.pop(0)
+        yield api.ForwardResponse(opened=api.ForwardOpened(container_id=target.container_id))
+        async for request in requests:
+            yield api.ForwardResponse(data=request.data, end=request.end)
+
+    async def read_logs(self, request: api.ReadLogsRequest) -> AsyncIterator[api.LogBatch]:
+        async with aclosing(self.logs.read(request)) as batches:  # type: ignore[type-var]
+            async for batch in batches:
+                yield batch
 
 
 class FakeChannel:
@@ -190,9 +241,20 @@ class FakeChannel:
     def close(self) -> None:
         self.closed.set()
 
-    def request(self, route: str, cardinality: Any, request_type: Any, reply_type: Any, **_: Any) -> FakeCall:
+    def request(
+        self,
+        route: str,
+        cardinality: Any,
+        request_type: Any,
+        reply_type: Any,
+        *,
+        metadata: Any = None,
+        **_: Any,
+    ) -> FakeCall:
         if self.closed.is_set():
             raise Unavailable("the node is not connected")
+        if metadata:
+            self.agent.callers.append(metadata[CALLER_KEY])
         return FakeCall(self, route.rpartition("/")[2], request_type, reply_type)
 
 
@@ -205,15 +267,23 @@ class FakeCall:
         self._types = request_type, reply_type
         self._sent: asyncio.Queue[Any] = asyncio.Queue()
         self._failure: BaseException | None = None
+        self._iterator: AsyncGenerator[Any, None] | None = None
 
     async def __aenter__(self) -> FakeCall:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        return None
+        if self._iterator is not None:
+            await self._iterator.aclose()
 
     async def send_request(self) -> None:
         return None
+
+    def be_patient(self) -> None:
+        return None
+
+    def be_narrow(self) -> None:
+        self._channel.agent.narrow_calls += 1
 
     async def send_message(self, message: Any, end: bool = False) -> None:
         kind = self._types[0]
@@ -227,14 +297,18 @@ class FakeCall:
         self._sent.put_nowait(None)
 
     async def recv_message(self) -> Any:
+        if self._method == "ReadLogs":
+            self._iterator = self._iterator or self._iterate()
+            return await anext(self._iterator, None)
         request = await self._sent.get()
         return await self._agent_method(request)
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return self._iterate()
 
-    async def _iterate(self) -> AsyncIterator[Any]:
-        source = self._requests() if self._method == "Synchronize" else await self._sent.get()
+    async def _iterate(self) -> AsyncGenerator[Any, None]:
+        both_ways = self._method in ("Synchronize", "Forward", "Exec", "Attach")
+        source = self._requests() if both_ways else await self._sent.get()
         self._replies = self._agent_method(source)
         closed = asyncio.ensure_future(self._channel.closed.wait())
         try:
@@ -265,7 +339,16 @@ class FakeCall:
 
     @property
     def _agent_method(self) -> Callable[..., Any]:
-        names = {"Synchronize": "synchronize", "ExecCommand": "exec_command", "StreamLogs": "stream_logs"}
+        names = {
+            "Synchronize": "synchronize",
+            "ExecCommand": "exec_command",
+            "ReadLogs": "read_logs",
+            "Forward": "forward",
+            "Exec": "program",
+            "Attach": "program",
+            "ListExecs": "list_execs",
+            "KillExec": "kill_exec",
+        }
         return getattr(self._channel.agent, names[self._method])
 
 

@@ -12,6 +12,8 @@ from cloudless import api
 from cloudless.domain.errors import Exhausted, Invalid
 
 S = api.WorkloadSpec
+Strategy = api.RolloutStrategyStrategy
+Verb = api.RolloutRequestVerb
 
 
 def spec(**fields: Any) -> api.WorkloadSpec:
@@ -28,6 +30,14 @@ def probe(**fields: Any) -> api.Probe:
 
 def volume(name: str = "data", **fields: Any) -> api.Volume:
     return api.Volume(name=name, mount_path=fields.pop("mount_path", "/data"), **fields)
+
+
+def canary(**fields: Any) -> api.CanaryStep:
+    return api.CanaryStep(**fields)
+
+
+def canaries(*steps: api.CanaryStep) -> api.RolloutStrategy:
+    return api.RolloutStrategy(strategy=Strategy.CANARY, steps=list(steps))
 
 
 SPECS: dict[str, tuple[str, api.WorkloadSpec | None]] = {
@@ -108,10 +118,47 @@ SPECS: dict[str, tuple[str, api.WorkloadSpec | None]] = {
         "spec.placement.spread_topology[0].topology",
         spec(placement=api.Placement(spread_topology=[api.SpreadRule(topology="rack")])),
     ),
-    "blue-green": (
-        "spec.rollout.strategy",
-        spec(rollout=api.RolloutStrategy(strategy=api.RolloutStrategyStrategy.BLUE_GREEN)),
+    "more available than wanted": (
+        "spec.rollout.min_available",
+        spec(replicas=2, rollout=api.RolloutStrategy(min_available="3")),
     ),
+    "all kept and none beside them": (
+        "spec.rollout.min_available",
+        spec(
+            replicas=4, rollout=api.RolloutStrategy(min_available="100%", max_surge="0", max_unavailable="1")
+        ),
+    ),
+    "weights that fall": (
+        "spec.rollout.steps[2].weight",
+        spec(rollout=canaries(canary(weight=50), canary(replicas="3"), canary(weight=10))),
+    ),
+    "steps of no canary": ("spec.rollout", spec(rollout=api.RolloutStrategy(steps=[canary(weight=1)]))),
+    "weight of 101": ("spec.rollout.steps[0].weight", spec(rollout=canaries(canary(weight=101)))),
+    "empty step": ("spec.rollout.steps[1]", spec(rollout=canaries(canary(weight=1), canary()))),
+    "canary of none": ("spec.rollout.steps[0]", spec(rollout=canaries(canary(weight=1, replicas="0")))),
+    "canary of 0 %": ("spec.rollout.steps[0]", spec(rollout=canaries(canary(replicas="00%")))),
+    "21 steps": ("spec.rollout.steps", spec(rollout=canaries(*[canary(weight=1)] * 21))),
+    "surge of blue-green": (
+        "spec.rollout",
+        spec(rollout=api.RolloutStrategy(strategy=Strategy.BLUE_GREEN, max_surge="1")),
+    ),
+    "bake time of RECREATE without end": (
+        "spec.rollout.bake_time",
+        spec(rollout=api.RolloutStrategy(bake_time=datetime.timedelta(days=4000))),
+    ),
+    "no time for a person": (
+        "spec.rollout",
+        spec(rollout=api.RolloutStrategy(pause_deadline=datetime.timedelta(milliseconds=999))),
+    ),
+    "no time to make progress in": (
+        "spec.rollout",
+        spec(
+            rollout=api.RolloutStrategy(
+                min_ready_time=datetime.timedelta(seconds=9), progress_deadline=datetime.timedelta(seconds=9)
+            )
+        ),
+    ),
+    "negative failures": ("spec.rollout.max_failures", spec(rollout=api.RolloutStrategy(max_failures=-1))),
     "bad surge": ("spec.rollout.max_surge", spec(rollout=api.RolloutStrategy(max_surge="many"))),
     "surge of 200 %": ("spec.rollout.max_surge", spec(rollout=api.RolloutStrategy(max_surge="200%"))),
     "unknown strategy": ("spec.rollout.strategy", spec(rollout=api.RolloutStrategy(strategy=99))),  # type: ignore[arg-type]
@@ -218,6 +265,39 @@ REQUESTS: dict[str, tuple[str, str, Any]] = {
         "delete_workload",
         api.DeleteWorkloadRequest(name="w", resource_version="9" * 40),
     ),
+    "rollout without a name": ("name", "rollout", api.RolloutRequest(verb=Verb.PAUSE)),
+    "no verb": ("verb", "rollout", api.RolloutRequest(name="w")),
+    "unknown verb": ("verb", "rollout", api.RolloutRequest(name="w", verb=99)),  # type: ignore[arg-type]
+    "pause to a revision": (
+        "to_revision",
+        "rollout",
+        api.RolloutRequest(name="w", verb=Verb.PAUSE, to_revision=1),
+    ),
+    "undo to -1": ("to_revision", "rollout", api.RolloutRequest(name="w", verb=Verb.UNDO, to_revision=-1)),
+    "promote and pull": ("pull", "rollout", api.RolloutRequest(name="w", verb=Verb.PROMOTE, pull=True)),
+    "full abort": ("full", "rollout", api.RolloutRequest(name="w", verb=Verb.ABORT, full=True)),
+    "retry with a message": (
+        "message",
+        "rollout",
+        api.RolloutRequest(name="w", verb=Verb.RETRY, message="x"),
+    ),
+    "undo with a long message": (
+        "message",
+        "rollout",
+        api.RolloutRequest(name="w", verb=Verb.UNDO, message="x" * 2000),
+    ),
+    "rollout of a bad version": (
+        "resource_version",
+        "rollout",
+        api.RolloutRequest(name="w", verb=Verb.RETRY, resource_version="new"),
+    ),
+    "rollout with a bad request_id": (
+        "request_id",
+        "rollout",
+        api.RolloutRequest(name="w", verb=Verb.RETRY, request_id="/"),
+    ),
+    "rollout of a/b": ("name", "get_rollout", api.GetRolloutRequest(name="a/b")),
+    "revision -1": ("revision", "get_rollout", api.GetRolloutRequest(name="w", revision=-1)),
     "get without a name": ("name", "get_workload", api.GetWorkloadRequest()),
     "get ../x": ("name", "get_workload", api.GetWorkloadRequest(name="../x")),
     "node without a name": ("name", "get_node", api.GetNodeRequest()),
@@ -272,17 +352,6 @@ async def test_unknown_fields_within_a_specification_are_refused(bare: World) ->
     given = spec(ports=[port(80)])
     given.ports[0]._unknown_fields = b"\xf8\x3f\x01"
     await refused(bare, "spec.ports[0]", "create_workload", api.CreateWorkloadRequest(name="w", spec=given))
-
-
-async def test_negative_tail_and_containers_are_refused_by_logs(bare: World) -> None:
-    for path, request in (
-        ("tail_lines", api.StreamLogsRequest(name="w", tail_lines=-1)),
-        ("container_id", api.StreamLogsRequest(container_id="c")),
-    ):
-        async with bare.stream("stream_logs", request) as stream:
-            with pytest.raises(Invalid) as error:
-                await stream.next()
-            assert error.value.violations[0].path == path
 
 
 async def refused(world: World, path: str, method: str, request: Any) -> None:

@@ -153,6 +153,95 @@ async def test_a_workload_is_found_by_the_beginning_of_its_id(bare: World) -> No
         await bare.get(created.id[:6], namespace="elsewhere")
 
 
+# -- bounds that contradict -----------------------------------------------------------------
+
+
+async def test_scaling_below_what_must_be_available_names_the_bound(bare: World) -> None:
+    await bare.create("web", 4, rollout=api.RolloutStrategy(min_available="3"))
+    with pytest.raises(Invalid, match=r"rollout.min_available asks for 3 available replicas of 2") as refused:
+        await bare.scale("web", 2)
+    assert [violation.path for violation in refused.value.violations] == ["replicas"]
+    assert (await bare.get()).generation == 1
+    await bare.scale("web", 3)
+    await bare.scale("web", 0)
+    with pytest.raises(Invalid):
+        await bare.scale("web", 1)
+    await bare.scale("web", 5)
+
+
+async def test_scaling_to_where_no_replica_could_be_replaced_is_refused(bare: World) -> None:
+    await bare.create("web", 10, rollout=api.RolloutStrategy(min_available="90%", max_surge="0"))
+    with pytest.raises(Invalid, match="none could be replaced") as refused:
+        await bare.scale("web", 9)
+    assert [violation.path for violation in refused.value.violations] == ["replicas"]
+    assert "max_surge" in refused.value.hint
+    await bare.scale("web", 0)
+    await bare.scale("web", 20)
+
+
+async def test_an_update_that_contradicts_itself_is_refused_and_others_are_not(bare: World) -> None:
+    await bare.create("web", 4, rollout=api.RolloutStrategy(min_available="3"))
+    for given in (
+        {"spec": api.WorkloadSpec(image="a", replicas=2, rollout=api.RolloutStrategy(min_available="3"))},
+        {"spec": api.WorkloadSpec(image="", replicas=2), "update_mask": mask("spec.replicas")},
+    ):
+        with pytest.raises(Invalid) as refused:
+            await update(bare, **given)
+        assert [violation.path for violation in refused.value.violations] == ["spec.rollout.min_available"]
+    percent = api.RolloutStrategy(min_available="100%")
+    await update(bare, spec=api.WorkloadSpec(image="a", replicas=2, rollout=percent))
+    await update(bare, labels={"a": "b"}, update_mask=mask("labels"))
+
+
+# -- who asked -----------------------------------------------------------------------------
+
+
+async def test_who_asked_is_kept_with_the_revision(world: World) -> None:
+    async def kept() -> list[tuple[int, str, str]]:
+        await world.settle()
+        answer = await world.call("list_revisions", api.ListRevisionsRequest(name="web"))
+        return [(one.number, one.author, one.message) for one in answer.revisions]
+
+    spec = api.WorkloadSpec(image="a", replicas=2)
+    request = api.CreateWorkloadRequest(name="web", spec=spec, author="alice@laptop", message="first")
+    await world.call("create_workload", request)
+    assert await kept() == [(1, "alice@laptop", "first")]
+    image = mask("spec.image")
+    await update(world, spec=api.WorkloadSpec(image="b"), update_mask=image, author="bob ü")
+    await update(
+        world, spec=api.WorkloadSpec(image="", replicas=3), update_mask=mask("spec.replicas"), author="x"
+    )
+    assert (await kept())[0] == (2, "bob ü", ""), "who scales makes no revision"
+    await update(world, spec=api.WorkloadSpec(image="c"), update_mask=image)
+    assert (await kept())[0] == (3, "", ""), "nobody has to say"
+    for verb, author in ((api.RolloutRequestVerb.UNDO, "carol"), (api.RolloutRequestVerb.RESTART, "ci #5")):
+        await world.call("rollout", api.RolloutRequest(name="web", verb=verb, author=author))
+        assert (await kept())[0][1] == author
+
+
+@pytest.mark.parametrize("author", ["a" * 129, "two\nlines", "bell\a", "\x1b[31mred", "a\u202eb"])
+async def test_who_asked_is_short_and_printable(world: World, author: str) -> None:
+    await world.create("web", 1)
+    spec = api.WorkloadSpec(image="a")
+    undo = api.RolloutRequest(name="web", verb=api.RolloutRequestVerb.UNDO, author=author)
+    for call in (
+        world.call("create_workload", api.CreateWorkloadRequest(name="new", spec=spec, author=author)),
+        update(world, spec=spec, author=author),
+        world.call("rollout", undo),
+    ):
+        with pytest.raises(Invalid) as refused:
+            await call
+        assert [violation.path for violation in refused.value.violations] == ["author"]
+
+
+async def test_verbs_that_make_no_revision_take_no_author(world: World) -> None:
+    await world.create("web", 1)
+    with pytest.raises(Invalid, match="has no meaning with PAUSE"):
+        await world.call(
+            "rollout", api.RolloutRequest(name="web", verb=api.RolloutRequestVerb.PAUSE, author="a")
+        )
+
+
 # -- idempotency -----------------------------------------------------------------------
 
 
@@ -257,7 +346,7 @@ async def test_dry_runs_of_changes(world: World) -> None:
     planned = await update(world, spec=spec, dry_run=True)
     assert planned.workload is not None
     assert planned.workload.generation == 2
-    assert any(step.action == "create revision 2" for step in planned.plan)
+    assert planned.plan[0].sentence == "revision: revision 2: image nginx:alpine -> nginx:2"
     scaled = await world.call(
         "scale_workload", api.ScaleWorkloadRequest(name="web", replicas=3, dry_run=True)
     )

@@ -51,6 +51,8 @@ SAMPLES: dict[str, api.WorkloadSpec] = {
         image_pull_policy=Pull.ALWAYS,
         pull_secrets=[api.PullSecret(server="registry:5000", username="u", password="p")],
         runtime_class_name="runsc",
+        stdin=True,
+        tty=True,
         resources=api.Resources(
             requests=api.ResourceList(cpu_millicores=10, memory_bytes=2**23, storage_bytes=2**20),
             limits=api.ResourceList(cpu_millicores=20, memory_bytes=2**24),
@@ -83,12 +85,33 @@ SAMPLES: dict[str, api.WorkloadSpec] = {
             pause_duration=SECONDS[5],
             min_ready_time=SECONDS[3],
             progress_deadline=SECONDS[77],
+            pause_deadline=SECONDS[66],
             drain_time=SECONDS[4],
         ),
         restart_policy=api.RestartPolicy(
             policy=Policy.ON_FAILURE,
             max_retries=4,
             backoff=api.Backoff(base=SECONDS[1], cap=SECONDS[9], reset_after=SECONDS[11]),
+        ),
+    ),
+    "blue-green": sample(
+        replicas=4,
+        rollout=api.RolloutStrategy(
+            strategy=Strategy.BLUE_GREEN,
+            max_failures=7,
+            auto_rollback=False,
+            auto_promote=True,
+            bake_time=SECONDS[8],
+            scale_down_delay=SECONDS[9],
+        ),
+    ),
+    "canary": sample(
+        rollout=api.RolloutStrategy(
+            strategy=Strategy.CANARY,
+            steps=[
+                api.CanaryStep(weight=10, replicas="2", pause=api.CanaryPause(duration=SECONDS[60])),
+                api.CanaryStep(weight=50, pause=api.CanaryPause()),
+            ],
         ),
     ),
     "recreate": sample(
@@ -193,14 +216,6 @@ REFUSED: dict[str, tuple[api.WorkloadSpec, str]] = {
     "startup_probe.success_threshold": (
         sample(startup_probe=api.Probe(tcp=api.TcpProbe(port=1), success_threshold=2)),
         "spec.startup_probe",
-    ),
-    "rollout.strategy=BLUE_GREEN": (
-        sample(rollout=api.RolloutStrategy(strategy=Strategy.BLUE_GREEN)),
-        "spec.rollout.strategy",
-    ),
-    "rollout.strategy=CANARY": (
-        sample(rollout=api.RolloutStrategy(strategy=Strategy.CANARY)),
-        "spec.rollout.strategy",
     ),
 }
 
@@ -325,8 +340,9 @@ def test_nothing_is_both_sampled_and_refused() -> None:
 
 # -- every other field -----------------------------------------------------------------
 
+TAILED = "test_logs"
 LIFE, CHANGE, LIST, NODE, LOGS = "test_lifecycle", "test_changes", "test_lists", "test_nodes", "test_bulk"
-LINK, BAD, HERE_NAME = "test_links", "test_bad_input", "test_every_field"
+LINK, BAD, HERE_NAME, ROLL = "test_links", "test_bad_input", "test_every_field", "test_rolling"
 #: Fields of requests -> the test that proves what they do, as file.function.
 PROOFS: dict[str, str] = {
     "CreateWorkload.namespace": f"{LIST}.test_lists_are_in_order_and_by_namespace",
@@ -335,6 +351,8 @@ PROOFS: dict[str, str] = {
     "CreateWorkload.labels": f"{LIST}.test_selectors",
     "CreateWorkload.annotations": f"{CHANGE}.test_labels_change_without_a_new_generation",
     "CreateWorkload.request_id": f"{CHANGE}.test_a_repeated_request_gets_the_first_answer",
+    "CreateWorkload.author": f"{CHANGE}.test_who_asked_is_kept_with_the_revision",
+    "CreateWorkload.message": f"{CHANGE}.test_who_asked_is_kept_with_the_revision",
     "CreateWorkload.dry_run": f"{CHANGE}.test_a_dry_run_plans_fully_and_changes_nothing",
     "UpdateWorkload.namespace": f"{CHANGE}.test_changes_in_another_namespace",
     "UpdateWorkload.name": f"{CHANGE}.test_a_workload_that_does_not_exist",
@@ -345,6 +363,7 @@ PROOFS: dict[str, str] = {
     "UpdateWorkload.annotations": f"{CHANGE}.test_labels_change_without_a_new_generation",
     "UpdateWorkload.request_id": f"{CHANGE}.test_a_repeated_update_is_done_once",
     "UpdateWorkload.dry_run": f"{CHANGE}.test_dry_runs_of_changes",
+    "UpdateWorkload.author": f"{CHANGE}.test_who_asked_is_kept_with_the_revision",
     "UpdateWorkload.message": f"{LIFE}.test_a_new_image_replaces_every_replica",
     "DeleteWorkload.namespace": f"{CHANGE}.test_changes_in_another_namespace",
     "DeleteWorkload.name": f"{LIFE}.test_delete_is_recorded_at_once_and_done_when_nothing_is_left",
@@ -389,15 +408,35 @@ PROOFS: dict[str, str] = {
     "WatchEvents.resource_version": f"{LIST}.test_events_are_watched",
     "ListRevisions.namespace": f"{LIST}.test_lists_of_one_namespace",
     "ListRevisions.name": f"{LIFE}.test_a_new_image_replaces_every_replica",
-    "StreamLogs.namespace": f"{LOGS}.test_logs_and_exec_of_another_namespace",
-    "StreamLogs.name": f"{LOGS}.test_logs_of_all_replicas_are_in_order_of_time",
-    "StreamLogs.replica": f"{LOGS}.test_logs_of_one_replica",
-    "StreamLogs.follow": f"{LOGS}.test_followed_logs_hold_replicas_that_come_later",
-    "StreamLogs.tail_lines": f"{LOGS}.test_how_logs_are_asked_for_reaches_the_node",
-    "StreamLogs.since": f"{LOGS}.test_how_logs_are_asked_for_reaches_the_node",
-    "StreamLogs.timestamps": f"{LOGS}.test_how_logs_are_asked_for_reaches_the_node",
-    "StreamLogs.container_id": f"{BAD}.test_negative_tail_and_containers_are_refused_by_logs",
-    "ExecCommand.namespace": f"{LOGS}.test_logs_and_exec_of_another_namespace",
+    "StreamLogs.namespace": f"{TAILED}.test_logs_of_another_namespace",
+    "StreamLogs.name": f"{TAILED}.test_a_workload_that_is_gone_is_found_by_its_name",
+    "StreamLogs.replica": f"{TAILED}.test_logs_of_one_replica",
+    "StreamLogs.follow": f"{TAILED}.test_followed_logs_hold_replicas_that_come_later",
+    "StreamLogs.tail_lines": f"{TAILED}.test_how_logs_are_asked_for_reaches_the_node",
+    "StreamLogs.since": f"{TAILED}.test_how_logs_are_asked_for_reaches_the_node",
+    "StreamLogs.timestamps": f"{TAILED}.test_how_logs_are_asked_for_reaches_the_node",
+    "StreamLogs.container_id": f"{TAILED}.test_bad_requests_name_their_field",
+    "StreamLogs.label_selector": f"{TAILED}.test_workloads_by_label_and_those_to_come",
+    "StreamLogs.previous": f"{TAILED}.test_how_logs_are_asked_for_reaches_the_node",
+    "StreamLogs.until": f"{TAILED}.test_how_logs_are_asked_for_reaches_the_node",
+    "StreamLogs.stream": f"{TAILED}.test_how_logs_are_asked_for_reaches_the_node",
+    "StreamLogs.include": f"{TAILED}.test_how_logs_are_asked_for_reaches_the_node",
+    "StreamLogs.exclude": f"{TAILED}.test_how_logs_are_asked_for_reaches_the_node",
+    "StreamLogs.limit_bytes": f"{TAILED}.test_the_limit_counts_over_all_nodes",
+    "StreamLogs.resume": f"{TAILED}.test_a_merged_stream_can_be_resumed_after_every_batch",
+    "StreamLogs.current_only": f"{TAILED}.test_replicas_that_are_gone_are_read_wherever_their_logs_are",
+    "ListExecs.namespace": "test_execs.test_all_nodes_are_asked_and_the_answer_has_an_order",
+    "ListExecs.name": "test_execs.test_all_nodes_are_asked_and_the_answer_has_an_order",
+    "ListExecs.replica": "test_execs.test_all_nodes_are_asked_and_the_answer_has_an_order",
+    "ListExecs.container_id": "test_execs.test_what_cannot_be_meant",
+    "KillExec.namespace": "test_execs.test_the_right_node_is_told",
+    "KillExec.name": "test_execs.test_what_cannot_be_meant",
+    "KillExec.replica": "test_execs.test_what_cannot_be_meant",
+    "KillExec.container_id": "test_execs.test_what_cannot_be_meant",
+    "KillExec.exec_id": "test_execs.test_what_cannot_be_meant",
+    "KillExec.signal": "test_execs.test_the_right_node_is_told",
+    "KillExec.grace_period": "test_execs.test_the_right_node_is_told",
+    "ExecCommand.namespace": f"{LOGS}.test_commands_in_another_namespace",
     "ExecCommand.name": f"{LOGS}.test_a_command_runs_in_a_ready_replica",
     "ExecCommand.replica": f"{LOGS}.test_a_command_runs_in_the_replica_that_is_named",
     "ExecCommand.command": f"{LOGS}.test_everything_about_a_command_reaches_the_node",
@@ -408,17 +447,56 @@ PROOFS: dict[str, str] = {
     "ExecCommand.output_limit_bytes": f"{LOGS}.test_everything_about_a_command_reaches_the_node",
     "ExecCommand.stdin": f"{LOGS}.test_everything_about_a_command_reaches_the_node",
     "ExecCommand.container_id": f"{BAD}.test_requests",
+    "Rollout.namespace": f"{ROLL}.test_a_rollout_in_another_namespace",
+    "Rollout.name": f"{BAD}.test_requests",
+    "Rollout.verb": f"{BAD}.test_requests",
+    "Rollout.to_revision": f"{ROLL}.test_undo_to_a_named_revision",
+    "Rollout.pull": f"{ROLL}.test_restart_makes_new_replicas_of_the_same_specification",
+    "Rollout.full": f"{ROLL}.test_a_full_promotion_leaves_out_all_further_steps",
+    "Rollout.author": f"{CHANGE}.test_who_asked_is_kept_with_the_revision",
+    "Rollout.message": f"{ROLL}.test_undo_to_a_named_revision",
+    "Rollout.resource_version": f"{ROLL}.test_a_stale_version_is_refused",
+    "Rollout.request_id": f"{ROLL}.test_a_repeated_verb_is_done_once",
+    "Rollout.dry_run": f"{ROLL}.test_a_dry_run_of_a_verb_shows_the_steps_and_changes_nothing",
+    "GetRollout.namespace": f"{ROLL}.test_a_rollout_in_another_namespace",
+    "GetRollout.name": f"{BAD}.test_requests",
+    "GetRollout.revision": f"{ROLL}.test_a_rollout_is_kept_with_its_journal",
+    "Exec.start": "test_programs.test_everything_is_passed_both_ways",
+    "Exec.attach": "test_programs.test_bad_beginnings",
+    "Exec.stdin": "test_programs.test_everything_is_passed_both_ways",
+    "Exec.stdin_close": "test_programs.test_everything_is_passed_both_ways",
+    "Exec.resize": "test_programs.test_everything_is_passed_both_ways",
+    "Exec.signal": "test_programs.test_everything_is_passed_both_ways",
+    "Attach.start": "test_programs.test_bad_beginnings",
+    "Attach.attach": "test_programs.test_attach_passes_everything_both_ways",
+    "Attach.stdin": "test_programs.test_attach_passes_everything_both_ways",
+    "Attach.stdin_close": "test_programs.test_attach_passes_everything_both_ways",
+    "Attach.resize": "test_programs.test_attach_passes_everything_both_ways",
+    "Attach.signal": "test_programs.test_attach_passes_everything_both_ways",
+    "Forward.target": "test_forwarding.test_bad_beginnings",
+    "Forward.data": "test_forwarding.test_data_and_end_are_passed_both_ways",
+    "Forward.end": "test_forwarding.test_data_and_end_are_passed_both_ways",
     # What the coordinator says over the link; what the node does with it is the agent's.
     "Synchronize.epoch": f"{NODE}.test_links_end_with_the_leadership",
     "Synchronize.revision": f"{LINK}.test_messages_say_their_revision_and_what_was_stored",
     "Synchronize.whole": f"{LINK}.test_first_everything_then_what_changes",
     "Synchronize.assignments": f"{LINK}.test_an_assignment_says_everything",
     "Synchronize.removed": f"{LINK}.test_first_everything_then_what_changes",
+    "Synchronize.traffic": "test_desired.test_the_first_message_holds_the_shares_of_what_runs_there",
     "Synchronize.acknowledged": f"{LINK}.test_messages_say_their_revision_and_what_was_stored",
 }
 #: RPCs of a node that only the node serves: its own tests prove their fields.
 NODE_ONLY = frozenset(
-    {"ListImages", "PullImage", "RemoveImage", "ImportImage", "GetNodeInfo", "StreamLogs", "ExecCommand"}
+    {
+        "ExecCommand",
+        "GetNodeInfo",
+        "ImportImage",
+        "ListImages",
+        "PullImage",
+        "ReadLogs",
+        "RemoveImage",
+        "StreamLogs",
+    }
 )
 
 

@@ -1,7 +1,7 @@
 """A plan becomes transactions: fenced by the leader's key, compared with what was planned on.
 
 Almost every plan is one transaction. A larger one goes in chunks, in this order:
-revisions, replicas, nodes, status, and last the removal of a workload. Each chunk is
+revisions, replicas, nodes, journal, status, and last the removal of a workload. Each chunk is
 safe by itself: what a plan creates and what it stops are each within the bounds alone,
 so any part of it is; a chunk compares the status that the chunk before wrote, so nobody
 slips in between; and the status, which says that the plan was done, comes with the last.
@@ -21,6 +21,7 @@ from cloudless.domain.errors import Invalid
 from cloudless.domain.plan import (
     Action,
     Plan,
+    PutJournal,
     PutNode,
     PutReplica,
     PutRevision,
@@ -39,6 +40,7 @@ _ORDER: tuple[type, ...] = (
     RemoveReplica,
     PutNode,
     RemoveRevision,
+    PutJournal,
     PutStatus,
     RemoveWorkload,
 )
@@ -183,6 +185,10 @@ class Applier:
                 batch.put(key, revision)
             case RemoveRevision(workload_id, number):
                 batch.delete(keys.revision(workload_id, number))
+                batch.delete_below(keys.journal(workload_id, number))
+            case PutJournal(entry):
+                # Not compared: an entry of a plan that was done in part only is written over.
+                batch.put(keys.journal_entry(entry.workload_id, entry.revision, entry.sequence), entry)
             case PutStatus(status):
                 batch.put(keys.status(status.workload_id), status)
             case PutNode(node):
@@ -201,6 +207,7 @@ class Applier:
         batch.delete_below(keys.revisions(workload_id))
         batch.delete_below(keys.replicas(workload_id))
         batch.delete_below(keys.observations(workload_id))
+        batch.delete_below(keys.journals(workload_id))
 
 
 def _full(batch: Batch) -> bool:

@@ -3,7 +3,9 @@
 Keys are workload ids and one key for all nodes; they come from the cache's changes, from
 ``wake_at`` of plans, and from links that come and go. One at a time means that each plan
 sees everything that the plans before it wrote, so that two of them never share out the
-same room on a node. Nothing that fails here ends the loop: the key comes back later.
+same room on a node. A workload whose rollout is on is planned by that rollout's own task
+(``rollouts``), in the turn that it is given here. Nothing that fails here ends the loop:
+the key comes back later.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from cloudless.aio.backoff import Backoff
 from cloudless.aio.clock import Clock
 from cloudless.aio.keyqueue import TICK_S, KeyQueue
 from cloudless.coordinator.control.apply import Applier, Outcome
+from cloudless.coordinator.control.rollouts import Rollouts
 from cloudless.coordinator.limits import (
     CATCH_UP_S,
     REPLAN_INTERVAL_S,
@@ -28,7 +31,7 @@ from cloudless.coordinator.state.cache import WatchCache
 from cloudless.coordinator.state.changes import Changes
 from cloudless.domain.cluster import Cluster
 from cloudless.domain.errors import CloudlessError, Unavailable
-from cloudless.domain.plan import Plan
+from cloudless.domain.plan import Plan, PutJournal
 from cloudless.planning.liveness import plan_nodes
 from cloudless.planning.workload import plan_workload
 from cloudless.store.port import Compare
@@ -96,6 +99,7 @@ class ControlLoop:
         self._queue: KeyQueue[str] = KeyQueue(clock)
         self._pauses: dict[str, Backoff] = {}
         self._unplaced: set[str] = set()
+        self.rollouts = Rollouts(cache, self._queue, self._handle, clock, metrics)
         #: The key that is being handled, and the revisions that changed it meanwhile.
         self._active = ""
         self._meanwhile: list[int] = []
@@ -121,6 +125,10 @@ class ControlLoop:
         self._since = self._clock.now()
         self._queue_all()
 
+    def leading_ended(self) -> None:
+        """Another process leads, or nobody: what this one had in hand is carried on there."""
+        self.rollouts.cancel()
+
     async def run(self) -> None:
         """Handle keys until cancelled."""
         with self._cache.subscribed(self._notice):
@@ -129,7 +137,7 @@ class ControlLoop:
                 key = await self._queue.take()
                 self.busy_since_s = self._clock.monotonic()
                 try:
-                    await self._handle(key)
+                    await self._give_turn(key)
                 finally:
                     self._queue.done(key)
                     self.busy_since_s = None
@@ -158,10 +166,18 @@ class ControlLoop:
                 self._settled.pop(workload_id, None)
                 self._queue.put(workload_id)
 
-    async def _handle(self, key: str) -> None:
-        """Plan and write one key; whatever goes wrong brings it back later."""
+    async def _give_turn(self, key: str) -> None:
+        """Have a key planned: by the task of its rollout, if there is one, or right here."""
         if not self._leadership.leading or self._is_settled(key):
             return
+        carrier = self.rollouts.carrier_of(key)
+        if carrier is not None:
+            await carrier.turn()
+        else:
+            await self._handle(key)
+
+    async def _handle(self, key: str) -> None:
+        """Plan and write one key; whatever goes wrong brings it back later."""
         started_s = self._clock.monotonic()
         try:
             outcome = await self._settle(key)
@@ -200,10 +216,10 @@ class ControlLoop:
             plan, workload_id = self._plan_workload(cluster, key, now, self._new_id), key
         self._settled.pop(key, None)
         self._due_s.pop(key, None)
+        due_s = None
         if plan.wake_at is not None:
             due_s = self._clock.monotonic() + max((plan.wake_at - now).total_seconds(), 0.001)
             self._due_s[key] = due_s
-            self._queue.wake_at(key, due_s)
         outcome = None
         if plan.actions or plan.events:
             outcome = await self._applier.apply(plan, self._leadership.fence, workload_id)
@@ -211,10 +227,20 @@ class ControlLoop:
             if outcome.done:
                 if self._meanwhile == [outcome.revision] and key in cluster.workloads:
                     self._settled[key] = outcome.revision
+                self._metrics.rollout_steps.inc(sum(isinstance(one, PutJournal) for one in plan.actions))
                 log.debug("plan written", extra={"key": key, "because": plan.because})
         if workload_id is not None:
             self._note_unplaced(workload_id)
+        self._look_again(key, due_s)
         return outcome
+
+    def _look_again(self, key: str, due_s: float | None) -> None:
+        """Note when a key wants its next turn: with the task of its rollout, or in the queue."""
+        carrier = self.rollouts.look(key) if self._leadership.leading else None
+        if carrier is not None:
+            carrier.due_s = due_s
+        elif due_s is not None:
+            self._queue.wake_at(key, due_s)
 
     async def _catch_up(self, outcome: Outcome) -> None:
         """Wait until the cache has seen what was written, by us or by whoever was first."""

@@ -26,13 +26,15 @@ async def create_workload(context: Context, request: api.CreateWorkloadRequest) 
         generation=1,
         created_at=now,
         updated_at=now,
+        author=fields.author_of(request.author),
+        message=fields.message_of(request.message),
     )
     ticket = ticket_of("CreateWorkload", request)
     if request.dry_run:
         there = context.cache.cluster.workload_named(namespace, name)
         if there is not None:
             raise _exists(there)
-        workload, plan = dry_run(context, record)
+        workload, plan = await dry_run(context, record)
         return api.CreateWorkloadResponse(workload=workload, plan=plan)
     encoded = await first_answer(context, ticket)
     if encoded is None:

@@ -38,9 +38,9 @@ async def exec_command(context: Context, request: api.ExecCommandRequest) -> api
     workload = find_workload(cluster, request.namespace, request.name)
     wanted = {record.id for record in find_replicas(cluster, workload, request.replica)}
     views = view_workload(cluster, workload.id, context.clock.now()).replicas
-    view = _choose(workload, [view for view in views if view.record.id in wanted], request.replica)
+    view = choose(workload, [view for view in views if view.record.id in wanted], request.replica)
     assert view.observation is not None
-    stub = api.AgentServiceStub(context.nodes.bulk(view.record.node_id, view.node_name))
+    stub = api.AgentServiceStub(await context.nodes.bulk(view.record.node_id, view.node_name))
     response = await stub.exec_command(
         api.ExecCommandRequest(
             container_id=view.observation.container_id,
@@ -67,7 +67,7 @@ def _timeout(value: datetime.timedelta | None) -> datetime.timedelta:
     return given
 
 
-def _choose(workload: WorkloadRecord, views: list[ReplicaView], named: str) -> ReplicaView:
+def choose(workload: WorkloadRecord, views: list[ReplicaView], named: str) -> ReplicaView:
     """A ready replica, or else one that runs; of several, the lowest ordinal."""
     running = [
         view
@@ -80,9 +80,10 @@ def _choose(workload: WorkloadRecord, views: list[ReplicaView], named: str) -> R
         return min(running, key=lambda view: (not view.ready, not view.record.run, view.record.ordinal))
     what = f"replica {named} of workload" if named else "no replica of workload"
     state = ", ".join(
-        sorted(f"{view.record.name}/{view.record.ordinal} is {view.phase.value.lower()}" for view in views)[
-            :4
-        ]
+        sorted(
+            f"{view.record.name}/{view.record.ordinal} is {view.phase.value.lower().replace('_', ' ')}"
+            for view in views
+        )[:4]
     )
     raise PreconditionFailed(
         f"{what} {workload.namespace}/{workload.name} is {'not running' if named else 'running'}"

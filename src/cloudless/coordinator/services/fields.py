@@ -16,6 +16,7 @@ from cloudless.coordinator.limits import (
     DEFAULT_PAGE_SIZE,
     MAX_ANNOTATION_BYTES,
     MAX_ANNOTATIONS,
+    MAX_AUTHOR_CHARS,
     MAX_MESSAGE_CHARS,
     MAX_PAGE_SIZE,
 )
@@ -103,7 +104,7 @@ def spec_of(message: api.WorkloadSpec | None) -> WorkloadSpec:
     """The required specification, checked whole."""
     if message is None:
         raise Invalid.field("spec", "is required")
-    return sized(spec_from_wire(message))
+    return without_contradiction(sized(spec_from_wire(message)))
 
 
 def with_passwords(spec: WorkloadSpec, current: WorkloadSpec | None) -> WorkloadSpec:
@@ -119,6 +120,28 @@ def sized(spec: WorkloadSpec) -> WorkloadSpec:
     size_bytes = len(spec.model_dump_json().encode())
     if size_bytes > MAX_SPEC_BYTES:
         raise Invalid.field("spec", f"has {size_bytes} bytes; at most {MAX_SPEC_BYTES} are allowed")
+    return spec
+
+
+def without_contradiction(spec: WorkloadSpec) -> WorkloadSpec:
+    """The same specification, if its bounds can be kept with so many replicas.
+
+    Not part of the specification's own rules: what is stored already stays readable.
+    """
+    wrong = spec.rollout.contradiction(spec.replicas)
+    if wrong:
+        raise Invalid.field(
+            "spec.rollout.min_available",
+            wrong,
+            hint="lower min_available, raise max_surge, or ask for more replicas",
+        )
+    falling = spec.rollout.falling_step
+    if falling is not None:
+        raise Invalid.field(
+            f"spec.rollout.steps[{falling}].weight",
+            spec.rollout.falling_reason(falling),
+            hint="put the steps in order; abort is what takes traffic back",
+        )
     return spec
 
 
@@ -145,6 +168,15 @@ def message_of(text: str) -> str:
         raise Invalid.field("message", f"must be at most {MAX_MESSAGE_CHARS} characters long")
     if "\0" in text:
         raise Invalid.field("message", "must not contain a NUL character")
+    return text
+
+
+def author_of(text: str) -> str:
+    """What a client says of who asks."""
+    if len(text) > MAX_AUTHOR_CHARS:
+        raise Invalid.field("author", f"must be at most {MAX_AUTHOR_CHARS} characters long")
+    if not text.isprintable():
+        raise Invalid.field("author", "must be printable characters, for example alice@laptop")
     return text
 
 

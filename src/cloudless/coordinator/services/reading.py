@@ -13,12 +13,14 @@ from cloudless.coordinator.services.context import Context
 from cloudless.coordinator.services.lookup import find_node, find_workload
 from cloudless.coordinator.services.paging import Position
 from cloudless.coordinator.state.snapshots import Snapshot
+from cloudless.domain.cluster import Cluster
 from cloudless.domain.node import NodePhase
 from cloudless.domain.selector import selector_of
 from cloudless.domain.workload import WorkloadRecord
 from cloudless.planning.status import ReplicaView, view_workload
 from cloudless.transport.codec import Encoded, concat_repeated, encode
-from cloudless.wire.objects import replica_to_wire, revision_to_wire
+from cloudless.wire.objects import replica_to_wire
+from cloudless.wire.rollouts import revision_to_wire
 
 
 async def get_workload(context: Context, request: api.GetWorkloadRequest) -> api.GetWorkloadResponse:
@@ -131,10 +133,17 @@ async def list_revisions(context: Context, request: api.ListRevisionsRequest) ->
     """The revisions of a workload that are kept, newest first."""
     cluster = context.cache.cluster
     record = find_workload(cluster, request.namespace, request.name)
-    kept = cluster.revisions.get(record.id, {})
-    return api.ListRevisionsResponse(
-        revisions=[revision_to_wire(kept[number]) for number in sorted(kept, reverse=True)]
-    )
+    return api.ListRevisionsResponse(revisions=revisions_of(cluster, record)[::-1])
+
+
+def revisions_of(cluster: Cluster, record: WorkloadRecord) -> list[api.Revision]:
+    """The revisions that are kept, oldest first, each with what it changed."""
+    status = cluster.statuses.get(record.id)
+    rollout = status.rollout if status is not None else None
+    kept = [revision for _, revision in sorted(cluster.revisions.get(record.id, {}).items())]
+    return [
+        revision_to_wire(one, before, rollout) for before, one in zip([None, *kept[:-1]], kept, strict=True)
+    ]
 
 
 async def get_info(context: Context, request: api.GetInfoRequest) -> api.GetInfoResponse:

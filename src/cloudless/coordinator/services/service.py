@@ -13,14 +13,17 @@ from cloudless import api
 from cloudless.coordinator.services import (
     changing,
     creating,
-    executing,
+    execs,
     happenings,
-    logstream,
     machines,
     reading,
+    rolling,
     watching,
 )
 from cloudless.coordinator.services.context import Context
+from cloudless.coordinator.services.forwarding import Forwarding
+from cloudless.coordinator.services.logstream import LogStreams
+from cloudless.coordinator.services.programs import Programs
 from cloudless.transport.codec import Encoded
 from cloudless.wire.mirror import refuse_unknown
 
@@ -30,6 +33,9 @@ class CoordinatorService(api.CoordinatorServiceBase):
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._forwarding = Forwarding(context)
+        self._programs = Programs(context)
+        self._logs = LogStreams(context)
 
     async def create_workload(self, message: api.CreateWorkloadRequest) -> api.CreateWorkloadResponse:
         refuse_unknown(message)
@@ -87,19 +93,52 @@ class CoordinatorService(api.CoordinatorServiceBase):
             async for response in responses:
                 yield response
 
+    async def rollout(self, message: api.RolloutRequest) -> api.RolloutResponse:
+        refuse_unknown(message)
+        return await rolling.steer_rollout(self._context, message)
+
+    async def get_rollout(self, message: api.GetRolloutRequest) -> api.GetRolloutResponse:
+        refuse_unknown(message)
+        return await rolling.get_rollout(self._context, message)
+
     async def list_revisions(self, message: api.ListRevisionsRequest) -> api.ListRevisionsResponse:
         refuse_unknown(message)
         return await reading.list_revisions(self._context, message)
 
-    async def stream_logs(self, message: api.StreamLogsRequest) -> AsyncIterator[api.LogEntry]:
+    async def stream_logs(self, message: api.StreamLogsRequest) -> AsyncIterator[api.LogBatch]:
         refuse_unknown(message)
-        async with aclosing(logstream.stream_logs(self._context, message)) as entries:
-            async for entry in entries:
-                yield entry
+        async with aclosing(self._logs.stream(message)) as batches:
+            async for batch in batches:
+                yield batch
 
     async def exec_command(self, message: api.ExecCommandRequest) -> api.ExecCommandResponse:
         refuse_unknown(message)
-        return await executing.exec_command(self._context, message)
+        return await self._programs.command(message)
+
+    async def exec(self, messages: AsyncIterator[api.ExecRequest]) -> AsyncIterator[api.ExecResponse]:
+        async with aclosing(self._programs.exec(messages)) as replies:
+            async for reply in replies:
+                yield reply
+
+    async def attach(self, messages: AsyncIterator[api.ExecRequest]) -> AsyncIterator[api.ExecResponse]:
+        async with aclosing(self._programs.attach(messages)) as replies:
+            async for reply in replies:
+                yield reply
+
+    async def list_execs(self, message: api.ListExecsRequest) -> api.ListExecsResponse:
+        refuse_unknown(message)
+        return await execs.list_execs(self._context, message)
+
+    async def kill_exec(self, message: api.KillExecRequest) -> api.KillExecResponse:
+        refuse_unknown(message)
+        return await execs.kill_exec(self._context, message)
+
+    async def forward(
+        self, messages: AsyncIterator[api.ForwardRequest]
+    ) -> AsyncIterator[api.ForwardResponse]:
+        async with aclosing(self._forwarding.forward(messages)) as responses:
+            async for response in responses:
+                yield response
 
     async def get_info(self, message: api.GetInfoRequest) -> api.GetInfoResponse:
         refuse_unknown(message)

@@ -7,7 +7,9 @@ and when this coordinator's cache has seen it, so that the next read shows it.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from typing import NamedTuple
 
 from cloudless import api
 from cloudless.coordinator.limits import UPDATE_ATTEMPTS
@@ -20,23 +22,32 @@ from cloudless.coordinator.state.records import RequestRecord
 from cloudless.coordinator.state.snapshots import part_of
 from cloudless.coordinator.state.typed import OutcomeUnknown
 from cloudless.domain.cluster import Cluster
-from cloudless.domain.errors import Conflict, NotFound, Unavailable
+from cloudless.domain.errors import Conflict, NotFound, PreconditionFailed, Unavailable
 from cloudless.domain.workload import WorkloadRecord
+from cloudless.planning.rehearsal import Rehearsal
 from cloudless.planning.status import view_workload
-from cloudless.planning.workload import plan_workload
 from cloudless.store.port import KeyValue, Put, TxnResult
-from cloudless.wire.objects import plan_to_wire, workload_to_wire
+from cloudless.wire.objects import workload_to_wire
+from cloudless.wire.rollouts import steps_to_wire
 
 #: What a request makes of a workload; the same record means that nothing changes.
 Alter = Callable[[WorkloadRecord], WorkloadRecord]
 
 
-class Raced(Conflict):
-    """Somebody wrote the workload first; ``current`` is what is there now."""
+class Guard(NamedTuple):
+    """A key beside the workload's own that must not have changed since ``revision``."""
 
-    def __init__(self, current: WorkloadRecord | None) -> None:
+    key: str
+    revision: int
+
+
+class Raced(Conflict):
+    """Somebody wrote first; ``current`` is what is there now, ``revision`` the newest write found."""
+
+    def __init__(self, current: WorkloadRecord | None, revision: int = 0) -> None:
         super().__init__("the workload changed meanwhile")
         self.current = current
+        self.revision = revision
 
 
 async def change(
@@ -88,6 +99,16 @@ def not_found(namespace: str, name: str) -> NotFound:
     )
 
 
+def refuse_deleted(current: WorkloadRecord) -> None:
+    """Raise ``PreconditionFailed`` for a workload that is on its way out."""
+    if current.deleted_at is not None:
+        raise PreconditionFailed(
+            f"workload {current.namespace}/{current.name} is being deleted since "
+            f"{current.deleted_at:%H:%M:%S} UTC",
+            hint="wait until it is gone and create it again",
+        )
+
+
 def check_version(current: WorkloadRecord, version: int | None) -> None:
     """Raise ``Conflict`` unless ``version`` is the stored one (or not given)."""
     if version is not None and version != current.resource_version:
@@ -99,11 +120,16 @@ def check_version(current: WorkloadRecord, version: int | None) -> None:
 
 
 async def write(
-    context: Context, record: WorkloadRecord, current: WorkloadRecord | None, ticket: Ticket | None
+    context: Context,
+    record: WorkloadRecord,
+    current: WorkloadRecord | None,
+    ticket: Ticket | None,
+    guard: Guard | None = None,
 ) -> bytes:
     """Write ``record`` in the place of ``current`` (None: it is new); answers it, encoded.
 
-    Raises ``Raced`` when ``current`` is no longer what is stored, ``PublishedElsewhere``.
+    Raises ``Raced`` when ``current``, or what ``guard`` is about, is no longer what is
+    stored; ``PublishedElsewhere``.
     """
     changed = record is not current
     if current is None or current.spec.ports != record.spec.ports:
@@ -115,6 +141,9 @@ async def write(
     key = keys.workload(record.namespace, record.name)
     batch.expect(key, 0 if current is None else current.resource_version)
     batch.else_read(key)
+    if guard is not None:
+        batch.expect(guard.key, guard.revision)
+        batch.else_read(guard.key)
     if changed:
         batch.put(key, record)
     if ticket is not None:
@@ -128,20 +157,24 @@ async def write(
             raise
         result = TxnResult(True, revision)
     if not result.succeeded:
-        return _lost_race(context, result, ticket)
+        return _lost_race(context, key, result, ticket)
     await context.cache.wait_for(result.revision)
     return with_version(encoded, result.revision if changed else record.resource_version)
 
 
-def dry_run(context: Context, record: WorkloadRecord) -> tuple[api.Workload, list[api.PlannedStep]]:
-    """The workload as it would be, and what would be done; on a copy, with no effect."""
+async def dry_run(context: Context, record: WorkloadRecord) -> tuple[api.Workload, list[api.PlannedStep]]:
+    """The workload as it would be, and what would be done to the end; on a copy, with no effect."""
     now = context.clock.now()
     refuse_published_elsewhere(context.cache.cluster, record)
     cluster = context.cache.cluster.copy()
     cluster.put_workload(record)
-    plan = plan_workload(cluster, record.id, now, context.new_id)
-    steps = plan_to_wire(plan, cluster)
-    return workload_to_wire(record, view_workload(cluster, record.id, now)), steps
+    workload = workload_to_wire(record, view_workload(cluster, record.id, now))
+    rehearsal = Rehearsal(cluster, record.id, now, context.new_id)
+    more = True
+    while more:
+        more = rehearsal.play()
+        await asyncio.sleep(0)  # a long rehearsal keeps nobody waiting
+    return workload, steps_to_wire(rehearsal.steps)
 
 
 def _with(context: Context, record: WorkloadRecord) -> Cluster:
@@ -150,17 +183,19 @@ def _with(context: Context, record: WorkloadRecord) -> Cluster:
     return part
 
 
-def _lost_race(context: Context, result: TxnResult, ticket: Ticket | None) -> bytes:
-    """A compare failed: a repetition that overtook us, or somebody else's change."""
+def _lost_race(context: Context, key: str, result: TxnResult, ticket: Ticket | None) -> bytes:
+    """A compare failed: a repetition that overtook us, or somebody else's change of ``key`` or the guard."""
     found = [response for response in result.responses if isinstance(response, KeyValue)]
     for kv in found:
         if ticket is not None and kv.key == keys.request(ticket.request_id):
             answer, revision = context.typed.read(RequestRecord, kv)
             return answer_of(answer, revision, ticket)
+    newest = max((kv.mod_revision for kv in found), default=0)
     for kv in found:
-        stored, revision = context.typed.read(WorkloadRecord, kv)
-        raise Raced(stored.replaced(resource_version=revision))
-    raise Raced(None)
+        if kv.key == key:
+            stored, revision = context.typed.read(WorkloadRecord, kv)
+            raise Raced(stored.replaced(resource_version=revision), newest)
+    raise Raced(None, newest)
 
 
 async def _happened(context: Context, key: str, op: object) -> int | None:

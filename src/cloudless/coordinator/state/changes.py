@@ -27,6 +27,8 @@ class Changes:
     nodes: set[str] = field(default_factory=set)
     #: Node id -> replicas whose assignment has to be looked at again.
     assignments: dict[str, set[str]] = field(default_factory=dict)
+    #: Node id -> workloads there whose shares of new connections have to be looked at again.
+    traffic: dict[str, set[str]] = field(default_factory=dict)
     #: Resources or host ports became free, or a node changed: try the unplaced ones again.
     freed: bool = False
     #: Records that went, by workload id.
@@ -39,6 +41,11 @@ class Changes:
         """Look at the assignment of a replica again; no node, no assignment."""
         if node_id:
             self.assignments.setdefault(node_id, set()).add(replica_id)
+
+    def share(self, node_id: str, workload_id: str) -> None:
+        """Look at the shares of a workload again that has replicas on the node."""
+        if node_id:
+            self.traffic.setdefault(node_id, set()).add(workload_id)
 
 
 class ChangeHistory:

@@ -20,6 +20,7 @@ from cloudless.domain.model import Model
 from cloudless.domain.node import NodeRecord
 from cloudless.domain.replica import Observation, ReplicaRecord
 from cloudless.domain.revision import Revision
+from cloudless.domain.rollout import JournalEntry
 from cloudless.domain.status import StatusRecord
 from cloudless.domain.workload import WorkloadRecord
 
@@ -33,6 +34,7 @@ _MODELS: dict[Kind, type[Model]] = {
     Kind.NODE: NodeRecord,
     Kind.EVENT: Event,
     Kind.REQUEST: RequestRecord,
+    Kind.JOURNAL: JournalEntry,
 }
 
 

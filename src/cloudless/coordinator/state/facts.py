@@ -15,6 +15,7 @@ from typing import cast
 from cloudless.coordinator.state.changes import Changes
 from cloudless.coordinator.state.codec import Codec, Unreadable
 from cloudless.coordinator.state.keys import Kind, parse
+from cloudless.coordinator.state.splits import shares_of, target_of
 from cloudless.domain.cluster import Cluster
 from cloudless.domain.event import Event
 from cloudless.domain.model import Model
@@ -28,7 +29,9 @@ from cloudless.store.port import KeyValue
 log = logging.getLogger(__name__)
 
 #: Kinds that are read from the store when they are needed, and not kept in memory.
-_NOT_KEPT = frozenset({Kind.CLUSTER, Kind.LEADER, Kind.REQUEST})
+_NOT_KEPT = frozenset({Kind.CLUSTER, Kind.LEADER, Kind.REQUEST, Kind.JOURNAL})
+#: What of a revision goes into assignments.
+_ASSIGNED = ("spec", "image_digest", "pull")
 
 
 class Facts:
@@ -118,13 +121,28 @@ class Facts:
         changes.workloads.add(record.id)
 
     def _put_status(self, model: Model, parts: tuple[str, ...], changes: Changes, revision: int) -> None:
-        self.cluster.statuses[parts[0]] = cast(StatusRecord, model)
+        before, status = self.cluster.statuses.get(parts[0]), cast(StatusRecord, model)
+        self.cluster.statuses[parts[0]] = status
         changes.workloads.add(parts[0])
+        switched = shares_of(before) != shares_of(status)
+        if not switched and target_of(before) >= target_of(status):
+            return
+        for record in self.cluster.replicas_of(parts[0]):
+            if switched:
+                changes.share(record.node_id, parts[0])
+            if target_of(before) < record.revision <= target_of(status):
+                changes.assign(record.node_id, record.id)  # it may have waited for this
 
     def _put_revision(self, model: Model, parts: tuple[str, ...], changes: Changes, revision: int) -> None:
-        self.cluster.put_revision(cast(Revision, model))
-        self._reassign(parts[0], changes)
+        before = self.cluster.revisions.get(parts[0], {}).get(int(parts[1]))
+        made = cast(Revision, model)
+        self.cluster.put_revision(made)
         changes.workloads.add(parts[0])
+        if before is not None and all(getattr(before, name) == getattr(made, name) for name in _ASSIGNED):
+            return  # only how its rollout stands: no node needs to hear of it
+        for record in self.cluster.replicas_of(parts[0]):
+            if record.revision == made.number:
+                changes.assign(record.node_id, record.id)
 
     def _put_replica(self, model: Model, parts: tuple[str, ...], changes: Changes, revision: int) -> None:
         record = cast(ReplicaRecord, model)
@@ -161,7 +179,9 @@ class Facts:
             changes.freed = True
 
     def _drop_status(self, parts: tuple[str, ...], changes: Changes) -> None:
-        self.cluster.statuses.pop(parts[0], None)
+        if shares_of(self.cluster.statuses.pop(parts[0], None)):
+            for record in self.cluster.replicas_of(parts[0]):
+                changes.share(record.node_id, parts[0])
         changes.workloads.add(parts[0])
 
     def _drop_revision(self, parts: tuple[str, ...], changes: Changes) -> None:

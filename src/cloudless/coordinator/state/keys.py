@@ -10,6 +10,7 @@
     /cloudless/v1/nodes/<node>                        NodeRecord
     /cloudless/v1/events/<time and id>                Event
     /cloudless/v1/requests/<request>                  RequestRecord, the answer to an idempotency key
+    /cloudless/v1/journal/<workload>/<revision>/<number>  JournalEntry, written by the control loop
 
 Names hold no '/', and every prefix that is listed ends with one, so that "web" never
 finds "web-2". Whoever makes a key from a request has checked its parts before.
@@ -41,6 +42,7 @@ class Kind(enum.Enum):
     NODE = "nodes"
     EVENT = "events"
     REQUEST = "requests"
+    JOURNAL = "journal"
 
 
 _PARTS = {
@@ -54,6 +56,7 @@ _PARTS = {
     Kind.NODE: 1,
     Kind.EVENT: 1,
     Kind.REQUEST: 1,
+    Kind.JOURNAL: 3,
 }
 _KINDS = {kind.value: kind for kind in Kind}
 _START = len(ROOT)
@@ -136,6 +139,25 @@ def event(event_id: str) -> str:
 def request(request_id: str) -> str:
     """Key of the answer to a request with an idempotency key."""
     return f"{REQUESTS}{request_id}"
+
+
+def journal_entry(workload_id: str, revision: int, sequence: int) -> str:
+    """Key of one entry in the journal of a revision's rollout; keys sort by number.
+
+    >>> journal_entry("w", 7, 12)
+    '/cloudless/v1/journal/w/0000000007/000012'
+    """
+    return f"{journal(workload_id, revision)}{sequence:06d}"
+
+
+def journal(workload_id: str, revision: int) -> str:
+    """Prefix of the journal of one revision's rollout."""
+    return f"{journals(workload_id)}{revision:010d}/"
+
+
+def journals(workload_id: str) -> str:
+    """Prefix of all journals of a workload."""
+    return f"{ROOT}journal/{workload_id}/"
 
 
 def event_id(micros: int, suffix: str) -> str:
