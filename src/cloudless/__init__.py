@@ -26,10 +26,24 @@ if TYPE_CHECKING:
         Unavailable,
     )
     from cloudless.sdk.client import Client, connect
+    from cloudless.sdk.copying.copier import Copied, CopyFailed, NoTar
     from cloudless.sdk.events import EventWatch
-    from cloudless.sdk.failures import CannotPlace, RolloutFailed, WaitTimeout
+    from cloudless.sdk.exec import CannotExecute, ExecExit, ExecProcess
+    from cloudless.sdk.explaining import Explanation
+    from cloudless.sdk.failures import (
+        CannotPlace,
+        RolloutFailed,
+        Superseded,
+        WaitTimeout,
+        WorkloadDeleted,
+    )
+    from cloudless.sdk.forward import Forward
+    from cloudless.sdk.journal import JournalEntry, PastRollout
+    from cloudless.sdk.logbatch import LogBatch, LogChunk
+    from cloudless.sdk.logentry import LogLine, LogMarker, LogSource
     from cloudless.sdk.logs import LogStream
-    from cloudless.sdk.objects import Event, ExecResult, Info, LogLine, Node, Replica, Revision
+    from cloudless.sdk.objects import Event, Exec, ExecResult, Info, Node, Replica, Revision
+    from cloudless.sdk.rollout import Rollout, Step
     from cloudless.sdk.watch import Change, WorkloadWatch
     from cloudless.sdk.workload import Workload
 
@@ -52,10 +66,24 @@ _HOMES = {
         "Unavailable",
     ),
     "cloudless.sdk.client": ("Client", "connect"),
+    "cloudless.sdk.copying.copier": ("Copied", "CopyFailed", "NoTar"),
     "cloudless.sdk.events": ("EventWatch",),
-    "cloudless.sdk.failures": ("CannotPlace", "RolloutFailed", "WaitTimeout"),
+    "cloudless.sdk.exec": ("CannotExecute", "ExecExit", "ExecProcess"),
+    "cloudless.sdk.explaining": ("Explanation",),
+    "cloudless.sdk.failures": (
+        "CannotPlace",
+        "RolloutFailed",
+        "Superseded",
+        "WaitTimeout",
+        "WorkloadDeleted",
+    ),
+    "cloudless.sdk.forward": ("Forward",),
+    "cloudless.sdk.journal": ("JournalEntry", "PastRollout"),
+    "cloudless.sdk.logbatch": ("LogBatch", "LogChunk"),
+    "cloudless.sdk.logentry": ("LogLine", "LogMarker", "LogSource"),
     "cloudless.sdk.logs": ("LogStream",),
-    "cloudless.sdk.objects": ("Event", "ExecResult", "Info", "LogLine", "Node", "Replica", "Revision"),
+    "cloudless.sdk.objects": ("Event", "Exec", "ExecResult", "Info", "Node", "Replica", "Revision"),
+    "cloudless.sdk.rollout": ("Rollout", "Step"),
     "cloudless.sdk.watch": ("Change", "WorkloadWatch"),
     "cloudless.sdk.workload": ("Workload",),
 }
@@ -63,33 +91,52 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AlreadyExists",
+    "CannotExecute",
     "CannotPlace",
     "Change",
     "Client",
     "CloudlessError",
     "Conflict",
+    "Copied",
+    "CopyFailed",
     "DeadlineExceeded",
     "Denied",
     "Event",
     "EventWatch",
+    "Exec",
+    "ExecExit",
+    "ExecProcess",
     "ExecResult",
     "Exhausted",
+    "Explanation",
     "Fatal",
     "FieldViolation",
+    "Forward",
     "Info",
     "Invalid",
+    "JournalEntry",
+    "LogBatch",
+    "LogChunk",
     "LogLine",
+    "LogMarker",
+    "LogSource",
     "LogStream",
+    "NoTar",
     "Node",
     "NotFound",
     "OutOfRange",
+    "PastRollout",
     "PreconditionFailed",
     "Replica",
     "Revision",
+    "Rollout",
     "RolloutFailed",
+    "Step",
+    "Superseded",
     "Unavailable",
     "WaitTimeout",
     "Workload",
+    "WorkloadDeleted",
     "WorkloadWatch",
     "__version__",
     "connect",

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from cloudless.aio.backoff import Backoff
-from cloudless.domain.errors import Unavailable
+from cloudless.domain.errors import DeadlineExceeded, Unavailable
+from cloudless.sdk.channels import Channels
 from cloudless.sdk.limits import RETRY_BASE_S, RETRY_CAP_S
 from cloudless.transport.channel import UNREACHABLE, GuardedChannel
 
@@ -22,12 +24,21 @@ Answer = TypeVar("Answer")
 
 
 class Caller:
-    """One channel and how its calls are made; not shared between loops."""
+    """The channels of one client and how calls are made; not shared between loops.
+
+    ``channel`` is for calls that are over soon; those that last lease one of ``streams``.
+    """
 
     def __init__(
-        self, channel: GuardedChannel, *, timeout_s: float, patience_s: float, jitter: random.Random
+        self,
+        open_channel: Callable[[], GuardedChannel],
+        *,
+        timeout_s: float,
+        patience_s: float,
+        jitter: random.Random,
     ) -> None:
-        self.channel = channel
+        self.channel = open_channel()
+        self.streams = Channels(open_channel, self.channel)
         self.timeout_s = timeout_s
         self.patience_s = patience_s
         self._jitter = jitter
@@ -60,9 +71,21 @@ class Caller:
                     raise
             await asyncio.sleep(delay_s)
 
+    @asynccontextmanager
+    async def beginning(self, what: str) -> AsyncGenerator[None, None]:
+        """The deadline of a call, for a stream until it begins; raises ``DeadlineExceeded`` with ``what``."""
+        limit = asyncio.timeout(self.timeout_s)
+        try:
+            async with limit:
+                yield
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise DeadlineExceeded(f"{what} within {self.timeout_s:g} s") from None
+
     async def close(self) -> None:
-        """Close the connection; calls that still run end with ``Unavailable``."""
-        await self.channel.aclose()
+        """Close all connections; calls that still run end with ``Unavailable``."""
+        await self.streams.aclose()
 
 
 def retry_delay_s(error: Unavailable, backoff: Backoff) -> float:

@@ -8,15 +8,14 @@ written as "name" or "namespace/name"; a namespace given apart wins.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Unpack
 
 from cloudless import api
 from cloudless.domain.errors import AlreadyExists, Conflict, Invalid, NotFound
-from cloudless.sdk.limits import CALL_TIMEOUT_S, CONFLICT_TRIES, PATIENCE_S, WAIT_TIMEOUT_S
-from cloudless.sdk.logs import LogStream
-from cloudless.sdk.objects import ExecResult
-from cloudless.sdk.reader import Reader
+from cloudless.sdk.inside import Inside
+from cloudless.sdk.limits import CALL_TIMEOUT_S, CONFLICT_TRIES, PATIENCE_S
+from cloudless.sdk.steering import Steering
 from cloudless.sdk.targets import find_target
 from cloudless.sdk.verdict import GOALS, Goal
 from cloudless.sdk.waiting import OnChange, wait_for
@@ -30,46 +29,54 @@ def connect(
     namespace: str | None = None,
     timeout_s: float = CALL_TIMEOUT_S,
     patience_s: float = PATIENCE_S,
+    author: str | None = None,
 ) -> Client:
     """A client of the coordinator at ``address``, to be used as ``async with``.
 
     Without an address: CLOUDLESS_ADDRESS, else a context of the configuration file, else
     127.0.0.1:8080. ``timeout_s`` is the deadline of each call, ``patience_s`` how long an
-    unavailable coordinator is asked again within it. Nothing is dialled before the first
-    call. Raises ``Invalid`` for an address or a context that cannot be.
+    unavailable coordinator is asked again within it. ``author`` is kept with the revisions that
+    this client makes: CLOUDLESS_AUTHOR, or user@host of this process, unless given. Nothing is
+    dialled before the first call. Raises ``Invalid`` for an address or a context that cannot be.
     """
     target = find_target(address, context)
     if namespace:
         target = target._replace(namespace=namespace)
-    return Client(target, timeout_s=timeout_s, patience_s=patience_s)
+    return Client(target, timeout_s=timeout_s, patience_s=patience_s, author=author)
 
 
-class Client(Reader):
+class Client(Inside, Steering):
     """See ``connect``. ``namespace`` is where names without one are looked for."""
 
     # Workloads: changes.
 
-    async def create(self, workload: Workload, *, dry_run: bool = False) -> Workload:
+    async def create(self, workload: Workload, *, message: str = "", dry_run: bool = False) -> Workload:
         """Make a new workload; raises ``AlreadyExists``, ``Invalid``."""
-        message = workload.message
+        wanted = workload.message
         answer = await self._call.unary(
             self._stub.create_workload,
             api.CreateWorkloadRequest(
-                namespace=message.namespace or self.namespace,
-                name=message.name,
-                spec=message.spec,
-                labels=message.labels,
-                annotations=message.annotations,
+                namespace=wanted.namespace or self.namespace,
+                name=wanted.name,
+                spec=wanted.spec,
+                labels=wanted.labels,
+                annotations=wanted.annotations,
                 request_id=self._new_id(),
                 dry_run=dry_run,
+                message=message,
+                author=self.author,
             ),
         )
-        return _answer(answer, "created", answer.plan)
+        return self._answered(answer, "created", answer.plan)
 
-    async def apply(self, workload: Workload, *, message: str = "", dry_run: bool = False) -> Workload:
+    async def apply(
+        self, workload: Workload, *, if_version: str = "", message: str = "", dry_run: bool = False
+    ) -> Workload:
         """Create it or make it so; ``outcome`` says created, updated or unchanged.
 
-        Labels and annotations are replaced when any are given, and left alone otherwise.
+        Labels and annotations are replaced when any are given, and left alone otherwise. With
+        ``if_version`` (a ``resource_version``) only what is still at that version is changed;
+        raises ``Conflict`` otherwise.
         """
         for _ in range(CONFLICT_TRIES):
             try:
@@ -78,14 +85,20 @@ class Client(Reader):
                 before = None
             try:
                 if before is None or before.name != workload.name:
-                    return await self.create(workload, dry_run=dry_run)
-                return await self._replace(workload, before, message=message, dry_run=dry_run)
+                    if if_version:
+                        raise Conflict(
+                            f"workload {workload.name} does not exist, so it is not at version {if_version}"
+                        )
+                    return await self.create(workload, message=message, dry_run=dry_run)
+                return await self._replace(
+                    workload, before, version=if_version, message=message, dry_run=dry_run
+                )
             except (AlreadyExists, NotFound):
                 continue  # somebody else made or removed it meanwhile
         raise Conflict(f"workload {workload.name} is made and removed by somebody else all the time")
 
     async def _replace(
-        self, workload: Workload, before: Workload, *, message: str, dry_run: bool
+        self, workload: Workload, before: Workload, *, version: str, message: str, dry_run: bool
     ) -> Workload:
         wanted = workload.message
         answer = await self._call.unary(
@@ -96,16 +109,18 @@ class Client(Reader):
                 spec=wanted.spec,
                 labels=wanted.labels,
                 annotations=wanted.annotations,
+                resource_version=version,
                 request_id=self._new_id(),
                 dry_run=dry_run,
                 message=message,
+                author=self.author,
             ),
         )
         changed = any(
             getattr(answer.workload, field) != getattr(before.message, field)
             for field in ("generation", "labels", "annotations", "spec")
         )
-        return _answer(answer, "updated" if changed else "unchanged", answer.plan)
+        return self._answered(answer, "updated" if changed else "unchanged", answer.plan)
 
     async def update(
         self,
@@ -187,10 +202,11 @@ class Client(Reader):
                 request_id=self._new_id(),
                 dry_run=dry_run,
                 message=message,
+                author=self.author,
             ),
         )
         same = answer.workload.spec == before.message.spec
-        return _answer(answer, "unchanged" if same else "updated", answer.plan)
+        return self._answered(answer, "unchanged" if same else "updated", answer.plan)
 
     async def scale(
         self,
@@ -214,7 +230,7 @@ class Client(Reader):
                 dry_run=dry_run,
             ),
         )
-        return _answer(answer, "updated", answer.plan)
+        return self._answered(answer, "updated", answer.plan)
 
     async def delete(
         self,
@@ -241,7 +257,7 @@ class Client(Reader):
                 dry_run=dry_run,
             ),
         )
-        return _answer(answer, "deleted", [])
+        return self._answered(answer, "deleted", [])
 
     async def wait(
         self,
@@ -250,7 +266,7 @@ class Client(Reader):
         *,
         namespace: str | None = None,
         generation: int = 0,
-        timeout_s: float = WAIT_TIMEOUT_S,
+        timeout_s: float | None = None,
         settle_s: float = 0.0,
         on_change: OnChange | None = None,
     ) -> Workload:
@@ -259,7 +275,9 @@ class Client(Reader):
         Available: every replica of the newest revision is available and no other is left.
         Only a status of ``generation`` (or of the present one) counts. Raises
         ``RolloutFailed`` or ``CannotPlace`` as soon as it is clear that it cannot get there,
-        ``WaitTimeout`` after ``timeout_s``, ``NotFound`` when it is removed meanwhile.
+        ``Superseded`` when somebody asks for something else, ``WorkloadDeleted`` when it is
+        removed meanwhile, ``WaitTimeout`` after ``timeout_s``. Without that a rollout's own
+        deadline ends the wait; where none is on, 600 s do.
         """
         if for_ not in GOALS:
             raise Invalid.field("for_", f"must be one of {', '.join(GOALS)}")
@@ -269,7 +287,7 @@ class Client(Reader):
             if for_ != "deleted":
                 raise
             space, short = self._split(name, namespace)
-            return Workload.of(api.Workload(namespace=space, name=short), "deleted")
+            return Workload.of(api.Workload(namespace=space, name=short), "deleted", client=self)
         return await self.follow(
             workload, for_, generation=generation, timeout_s=timeout_s, settle_s=settle_s, on_change=on_change
         )
@@ -280,12 +298,17 @@ class Client(Reader):
         for_: Goal = "available",
         *,
         generation: int = 0,
-        timeout_s: float = WAIT_TIMEOUT_S,
+        timeout_s: float | None = None,
         settle_s: float = 0.0,
+        since: str = "",
         on_change: OnChange | None = None,
     ) -> Workload:
-        """``wait`` for a workload that was just answered: no further question is needed."""
-        since = workload.resource_version if for_ == "deleted" else ""
+        """``wait`` for a workload that was just answered: no further question is needed.
+
+        ``since``, its resource version, makes sure that nothing older than the answer is looked
+        at; needed after verbs that leave the generation as it is.
+        """
+        since = since or (workload.resource_version if for_ == "deleted" else "")
         watch = self.watch(namespace=workload.namespace, name=workload.name, since=since)
         async with watch as changes:
             return await wait_for(
@@ -298,68 +321,8 @@ class Client(Reader):
                 on_change=on_change,
             )
 
-    # Inside replicas.
-
-    def logs(
-        self,
-        name: str,
-        *,
-        namespace: str | None = None,
-        replica: str = "",
-        follow: bool = False,
-        tail: int | None = None,
-        since: datetime.datetime | None = None,
-    ) -> LogStream:
-        """Lines of all replicas, or of one (its ordinal or id); use it as ``async with``."""
-        space, short = self._split(name, namespace)
-        request = api.StreamLogsRequest(
-            namespace=space, name=short, replica=replica, follow=follow, tail_lines=tail, since=since
-        )
-        return LogStream(self._call, self._stub, request)
-
-    async def exec(
-        self,
-        name: str,
-        command: Sequence[str],
-        *,
-        namespace: str | None = None,
-        replica: str = "",
-        env: Mapping[str, str] | None = None,
-        working_dir: str = "",
-        user: str = "",
-        stdin: bytes = b"",
-        timeout_s: float = 60.0,
-        output_limit_bytes: int = 0,
-    ) -> ExecResult:
-        """Run a program (no shell) in a ready replica and wait for its end.
-
-        A program that ends badly is an answer, not an error. Never tried twice.
-        """
-        space, short = self._split(name, namespace)
-        answer = await self._call.unary(
-            self._stub.exec_command,
-            api.ExecCommandRequest(
-                namespace=space,
-                name=short,
-                replica=replica,
-                command=list(command),
-                env=dict(env or {}),
-                working_dir=working_dir,
-                user=user,
-                timeout=datetime.timedelta(seconds=timeout_s),
-                output_limit_bytes=output_limit_bytes,
-                stdin=stdin,
-            ),
-            timeout_s=timeout_s + self._timeout_s,
-            repeatable=False,
-        )
-        return ExecResult(answer)
-
-
-def _answer(answer: Any, outcome: str, plan: Sequence[api.PlannedStep]) -> Workload:
-    workload = Workload.of(answer.workload, outcome)
-    workload.plan = list(plan)
-    return workload
+    def _answered(self, answer: Any, outcome: str, plan: Sequence[api.PlannedStep]) -> Workload:
+        return Workload.of(answer.workload, outcome, plan=plan, client=self)
 
 
 def _field_mask(paths: list[str]) -> Any:

@@ -80,7 +80,7 @@ class EventWatch:
         backoff, give_up_s = self._caller.backoff(), loop.time() + self._caller.patience_s
         while True:
             try:
-                async with aclosing(self._stub.watch_events(self._request)) as messages:  # type: ignore[type-var]
+                async with aclosing(self._connection()) as messages:
                     async for message in messages:
                         self._connected = True
                         backoff.reset()
@@ -100,6 +100,13 @@ class EventWatch:
                 if not self._connected and loop.time() + delay_s >= give_up_s:
                     raise
             await asyncio.sleep(delay_s)
+
+    async def _connection(self) -> AsyncGenerator[api.WatchEventsResponse, None]:
+        with self._caller.streams.lease() as channel:
+            stub = api.CoordinatorServiceStub(channel)
+            async with aclosing(stub.watch_events(self._request)) as messages:  # type: ignore[type-var]
+                async for message in messages:
+                    yield message
 
     async def _missed(self) -> list[Event]:
         """What happened since the last event, and a new version to go on from."""

@@ -233,30 +233,32 @@ class Info(View[api.GetInfoResponse]):
         return self.message.store
 
 
-class LogLine(View[api.LogEntry]):
-    """One line (or a part of a long one, or a gap) of one replica's log."""
+class Execs(list["Exec"]):
+    """Programs that run by exec. ``failures`` (node -> why) are nodes whose programs are missing.
+
+    ``truncated``: there are more than one answer holds; ask for one replica.
+    """
+
+    def __init__(self, answer: api.ListExecsResponse) -> None:
+        super().__init__(Exec(message) for message in answer.execs)
+        self.failures = {one.node: one.message for one in answer.failures}
+        self.truncated = answer.truncated
+
+
+class Exec(View[api.Exec]):
+    """A program that runs beside a replica's own because somebody asked for it."""
 
     __slots__ = ()
 
     @property
-    def at(self) -> datetime.datetime | None:
-        """When the container wrote it."""
-        return self.message.at
+    def id(self) -> str:
+        """What ``kill_exec`` takes."""
+        return self.message.exec_id
 
     @property
-    def stream(self) -> str:
-        """stdout or stderr."""
-        return self.message.stream
-
-    @property
-    def data(self) -> bytes:
-        """The line as the container wrote it, without its line feed."""
-        return self.message.line
-
-    @property
-    def text(self) -> str:
-        """``data`` as text; bytes that are not UTF-8 are replaced."""
-        return self.message.line.decode("utf-8", "replace")
+    def namespace(self) -> str:
+        """The workload's namespace."""
+        return self.message.namespace
 
     @property
     def replica(self) -> str:
@@ -264,12 +266,27 @@ class LogLine(View[api.LogEntry]):
         return self.message.replica
 
     @property
-    def gap_bytes(self) -> int:
-        """Bytes that were rotated away unread; such an entry has no text."""
-        return self.message.gap_bytes
+    def node(self) -> str:
+        """Name of the node it runs on."""
+        return self.message.node
+
+    @property
+    def command(self) -> list[str]:
+        """Program and arguments, the first 512 bytes of them."""
+        return self.message.command
+
+    @property
+    def detached(self) -> bool:
+        """Whether it runs without a caller; any other one ends when its caller goes away."""
+        return self.message.detached
+
+    @property
+    def started_at(self) -> datetime.datetime | None:
+        """When it was started; None when the node has no record of that."""
+        return self.message.started_at
 
     def __repr__(self) -> str:
-        return f"<LogLine {self.replica} {self.text!r}>"
+        return f"<Exec {self.id} in {self.replica}>"
 
 
 class ExecResult(View[api.ExecCommandResponse]):

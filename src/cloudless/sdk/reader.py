@@ -25,7 +25,7 @@ from cloudless.transport.channel import connect as open_channel
 
 
 class Reader:
-    """Owns the channel while the ``async with`` block runs; ``namespace`` is the default one."""
+    """Owns the connections while the ``async with`` block runs; ``namespace`` is the default one."""
 
     def __init__(
         self,
@@ -33,6 +33,7 @@ class Reader:
         *,
         timeout_s: float = CALL_TIMEOUT_S,
         patience_s: float = PATIENCE_S,
+        author: str | None = None,
         new_id: Callable[[], str] | None = None,
         jitter: random.Random | None = None,
         open_channel: Callable[[str], GuardedChannel] = open_channel,
@@ -41,6 +42,7 @@ class Reader:
         self.namespace = target.namespace
         self._timeout_s = timeout_s
         self._patience_s = patience_s
+        self._author = author
         self._new_id = new_id or _request_id
         self._jitter = jitter or random.Random()
         self._open_channel = open_channel
@@ -48,11 +50,10 @@ class Reader:
         self._stub: Any = None
 
     async def __aenter__(self) -> Self:
-        channel = self._open_channel(self.target.address)
         self._caller = Caller(
-            channel, timeout_s=self._timeout_s, patience_s=self._patience_s, jitter=self._jitter
+            self._new_channel, timeout_s=self._timeout_s, patience_s=self._patience_s, jitter=self._jitter
         )
-        self._stub = api.CoordinatorServiceStub(channel)
+        self._stub = api.CoordinatorServiceStub(self._caller.channel)
         return self
 
     async def __aexit__(
@@ -62,6 +63,15 @@ class Reader:
             await self._caller.close()
         self._caller = self._stub = None
 
+    @property
+    def author(self) -> str:
+        """What this client says of who asks; see ``author``."""
+        if self._author is None:
+            from cloudless.sdk.author import find_author
+
+            self._author = find_author()
+        return self._author
+
     # Workloads: questions.
 
     async def get(self, name: str, namespace: str | None = None) -> Workload:
@@ -69,12 +79,12 @@ class Reader:
         space, short = self._split(name, namespace)
         request = api.GetWorkloadRequest(namespace=space, name=short)
         answer = await self._call.unary(self._stub.get_workload, request)
-        return Workload.of(answer.workload)
+        return Workload.of(answer.workload, client=self)
 
     async def list(self, namespace: str | None = None, *, selector: str = "") -> Listed[Workload]:
         """All workloads of a namespace (``""``: of all), read at one revision."""
         space = self.namespace if namespace is None else namespace
-        return await list_workloads(self._call, self._stub, space, selector)
+        return await list_workloads(self._call, self._stub, space, selector, self)
 
     def watch(
         self, *, namespace: str | None = None, selector: str = "", name: str = "", since: str = ""
@@ -82,7 +92,13 @@ class Reader:
         """Changes of workloads, resumed over lost connections; use it as ``async with``."""
         space = self.namespace if namespace is None else namespace
         return WorkloadWatch(
-            self._call, self._stub, namespace=space, selector=selector, name=name, since=since
+            self._call,
+            self._stub,
+            namespace=space,
+            selector=selector,
+            name=name,
+            since=since,
+            client=self,
         )
 
     async def replicas(
@@ -167,6 +183,9 @@ class Reader:
         if self._caller is None:
             raise RuntimeError("use 'async with cloudless.connect() as c'")
         return self._caller
+
+    def _new_channel(self) -> GuardedChannel:
+        return self._open_channel(self.target.address)
 
     def _split(self, name: str, namespace: str | None) -> tuple[str, str]:
         return split_name(name, namespace, self.namespace)

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from cloudless import api
 from cloudless.domain.errors import OutOfRange, Unavailable
@@ -20,6 +20,9 @@ from cloudless.sdk.limits import MAX_PAGES, PAGE_SIZE
 from cloudless.sdk.objects import Listed, enum_name
 from cloudless.sdk.pages import list_page
 from cloudless.sdk.workload import Workload
+
+if TYPE_CHECKING:
+    from cloudless.sdk.reader import Reader
 
 
 class Change(NamedTuple):
@@ -46,7 +49,9 @@ class WorkloadWatch:
         selector: str = "",
         name: str = "",
         since: str = "",
+        client: Reader | None = None,
     ) -> None:
+        self._client = client
         self._caller = caller
         self._stub = stub
         self._namespace = namespace
@@ -114,13 +119,15 @@ class WorkloadWatch:
             name=self._name,
             resource_version=self._version,
         )
-        async with aclosing(self._stub.watch_workloads(request)) as messages:  # type: ignore[type-var]
-            async for message in messages:
-                self._connected = True
-                yield None
-                change = self._seen(message)
-                if change is not None:
-                    yield change
+        with self._caller.streams.lease() as channel:
+            stub = api.CoordinatorServiceStub(channel)
+            async with aclosing(stub.watch_workloads(request)) as messages:  # type: ignore[type-var]
+                async for message in messages:
+                    self._connected = True
+                    yield None
+                    change = self._seen(message)
+                    if change is not None:
+                        yield change
 
     def _seen(self, message: api.WatchWorkloadsResponse) -> Change | None:
         self._version = message.resource_version or self._version
@@ -135,16 +142,19 @@ class WorkloadWatch:
                 return None  # told again after a new start
             kind = kind if before is None else "MODIFIED"
             self._known[workload.id] = workload
-        return Change(kind, Workload.of(workload))
+        return Change(kind, self._view(workload))
+
+    def _view(self, message: api.Workload) -> Workload:
+        return Workload.of(message, client=self._client)
 
     async def _listed(self) -> list[Change]:
         listed = await list_workloads(self._caller, self._stub, self._namespace, self._selector)
         self._connected = True
         self._version = listed.resource_version
         now = {item.id: item.message for item in listed if self._name in ("", item.name, item.id)}
-        gone = [Change("DELETED", Workload.of(old)) for key, old in self._known.items() if key not in now]
+        gone = [Change("DELETED", self._view(old)) for key, old in self._known.items() if key not in now]
         changes = [
-            Change("MODIFIED" if key in self._known else "ADDED", Workload.of(item))
+            Change("MODIFIED" if key in self._known else "ADDED", self._view(item))
             for key, item in now.items()
             if self._known.get(key) != item
         ]
@@ -153,14 +163,18 @@ class WorkloadWatch:
 
 
 async def list_workloads(
-    caller: Caller, stub: api.CoordinatorServiceStub, namespace: str, selector: str
+    caller: Caller,
+    stub: api.CoordinatorServiceStub,
+    namespace: str,
+    selector: str,
+    client: Reader | None = None,
 ) -> Listed[Workload]:
     """All pages of a list at one revision."""
     found: Listed[Workload] = Listed()
     request = api.ListWorkloadsRequest(namespace=namespace, label_selector=selector, page_size=PAGE_SIZE)
     for _ in range(MAX_PAGES):
         page = await caller.unary(partial(list_page, stub), request)
-        found.extend(map(Workload.of_bytes, page.workloads))
+        found.extend(Workload.of_bytes(data, client) for data in page.workloads)
         found.resource_version = page.resource_version
         if not page.next_page_token:
             return found

@@ -9,18 +9,31 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 
 from cloudless import api
 from cloudless.domain.errors import Invalid
+from cloudless.sdk.bound import Bound
 from cloudless.sdk.objects import Replica, enum_name
 from cloudless.transport.codec import DecodeError, decode
 from cloudless.transport.errors import InternalError
 
 if TYPE_CHECKING:
     from cloudless.domain.workload import WorkloadSpec
+    from cloudless.sdk.client import Client
+    from cloudless.sdk.reader import Reader
 
 Fields = Mapping[str, Any] | Any
+#: What a rollout's phase is called in one word; of the others nothing is said.
+_ROLLOUT_PHASES = {
+    "PROGRESSING": "Progressing",
+    "PAUSED": "Paused",
+    "WAITING_PROMOTION": "WaitingPromotion",
+    "FAILED": "Failed",
+    "ROLLING_BACK": "RollingBack",
+    "ROLLED_BACK": "RolledBack",
+    "ABORTED": "Aborted",
+}
 
 
 class SpecFields(TypedDict, total=False):
@@ -47,10 +60,12 @@ class SpecFields(TypedDict, total=False):
     pull_secrets: Sequence[Fields]
     security_context: Fields
     runtime_class_name: str
+    stdin: bool
+    tty: bool
 
 
-class Workload:
-    """A workload, wanted or as it is.
+class Workload(Bound):
+    """A workload, wanted or as it is; what it can do is in ``Bound``.
 
     >>> web = Workload("web", image="web:1.4", replicas=3)
     >>> web.name, web.spec.replicas
@@ -75,6 +90,7 @@ class Workload:
         self._spec: WorkloadSpec | None = spec if spec is not None else build_spec(dict(fields))
         from cloudless.wire.spec import spec_to_wire
 
+        self._client = None
         self._data = b""
         self._message: api.Workload | None = api.Workload(
             name=name,
@@ -89,22 +105,33 @@ class Workload:
         self.plan: list[api.PlannedStep] = []
 
     @classmethod
-    def of(cls, message: api.Workload, outcome: str = "") -> Workload:
-        """The view of an answer."""
+    def of(
+        cls,
+        message: api.Workload,
+        outcome: str = "",
+        *,
+        plan: Sequence[api.PlannedStep] = (),
+        client: Reader | None = None,
+    ) -> Workload:
+        """The view of an answer of ``client``."""
         view = cls.__new__(cls)
+        view._client = cast("Client | None", client)  # every answer is a Client's
         view._spec = None
         view._data, view._message = b"", message
-        view.outcome = outcome
-        view.plan = []
+        view.outcome, view.plan = outcome, list(plan)
         return view
 
     @classmethod
-    def of_bytes(cls, data: bytes) -> Workload:
+    def of_bytes(cls, data: bytes, client: Reader | None = None) -> Workload:
         """The view of an encoded answer, which is decoded when something of it is read."""
         view = cls.__new__(cls)
+        view._client = cast("Client | None", client)  # every answer is a Client's
         view._spec, view._data, view._message = None, data, None
         view.outcome, view.plan = "", []
         return view
+
+    def _itself(self) -> Workload:
+        return self
 
     @property
     def message(self) -> api.Workload:
@@ -195,7 +222,7 @@ class Workload:
 
     @property
     def phase(self) -> str:
-        """One word for people: Deleting, Pending, Progressing, Stalled, Degraded, Available, Stopped."""
+        """One word for people: Available, Progressing, Paused, Failed, RolledBack, Degraded and so on."""
         return phase_of(self.message)
 
     def __eq__(self, other: object) -> bool:
@@ -217,18 +244,20 @@ def phase_of(message: api.Workload) -> str:
     if status is None or status.observed_generation < message.generation:
         return "Pending"
     rollout = enum_name(status.rollout.phase) if status.rollout is not None else ""
-    if rollout == "STALLED":
-        return "Stalled"
+    if rollout in ("FAILED", "ROLLING_BACK"):
+        return _ROLLOUT_PHASES[rollout]
     if any(condition.type == "Placed" and condition.status == "False" for condition in status.conditions):
         return "Unplaced"
-    if rollout == "PROGRESSING":
-        return "Progressing"
+    if rollout in ("PROGRESSING", "PAUSED", "WAITING_PROMOTION"):
+        return _ROLLOUT_PHASES[rollout]
     if status.desired_replicas == 0:
         return "Stopped" if status.current_replicas == 0 else "Stopping"
     succeeded = sum(enum_name(replica.phase) == "SUCCEEDED" for replica in status.replicas)
     if succeeded and succeeded + status.available_replicas >= status.desired_replicas:
         return "Succeeded"
-    return "Available" if status.available_replicas >= status.desired_replicas else "Degraded"
+    if status.available_replicas < status.desired_replicas:
+        return "Degraded"
+    return _ROLLOUT_PHASES.get(rollout, "Available")
 
 
 def build_spec(fields: dict[str, Any]) -> WorkloadSpec:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import datetime
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 from cloudless import api
 from cloudless.domain.errors import (
@@ -24,6 +25,7 @@ from cloudless.domain.errors import (
 )
 from cloudless.domain.selector import selector_of
 from cloudless.transport.server import GuardedServer
+from cloudless.wire.loglines import chunk_from_entry
 from cloudless.wire.spec import spec_from_wire, spec_to_wire
 
 NOW = datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
@@ -47,9 +49,31 @@ class FakeCoordinator(api.CoordinatorServiceBase):
         self.requests: list[tuple[str, object]] = []
         #: Raised by the named methods, in order, before they do anything.
         self.failures: dict[str, list[CloudlessError]] = {}
-        self.log_entries: list[api.LogEntry] = []
+        #: What was written, batch by batch, and by whom.
+        self.log_batches: list[list[api.LogChunk]] = []
+        self.log_sources: dict[str, api.LogSource] = {}
+        #: The connection breaks after these batches (counted from 1), once each.
+        self.log_breaks: list[int] = []
+        #: How a stream that is not followed ends.
+        #: Workloads that are gone, and whose logs are kept.
+        self.logs_kept: set[str] = set()
+        #: Whether it is said that what comes is new.
+        self.log_catches_up = False
+        self.log_end: CloudlessError | None = None
+        #: (workload, revision) -> what is answered about its rollout.
+        self.rollouts: dict[tuple[str, int], api.GetRolloutResponse] = {}
+        self.revisions: dict[str, list[api.Revision]] = {}
+        self.plan: list[api.PlannedStep] = []
         self.exec_answer = api.ExecCommandResponse(stdout=b"hello\n")
+        self.execs = api.ListExecsResponse()
+        #: What a program in a replica writes, its exit included; empty: it echoes its input.
+        self.program: list[api.ExecResponse] = []
+        self.typed: list[api.ExecRequest] = []
+        #: Streams that never answer.
+        self.silent: set[str] = set()
         self.address = ""
+        #: Bytes that came over forwarded connections.
+        self.forwarded = 0
 
     # Steering by tests.
 
@@ -83,6 +107,11 @@ class FakeCoordinator(api.CoordinatorServiceBase):
         self.requests.append((method, request))
         if self.failures.get(method):
             raise self.failures[method].pop(0)
+
+    async def _answers(self, method: str) -> None:
+        """Waits for ever when it is not to answer."""
+        if method in self.silent:
+            await asyncio.Event().wait()
 
     def asked(self, method: str) -> list:
         """The requests that a method got."""
@@ -165,7 +194,7 @@ class FakeCoordinator(api.CoordinatorServiceBase):
             if not message.dry_run:
                 self.put(self._observed(after))
         return api.UpdateWorkloadResponse(
-            workload=after, plan=[api.PlannedStep(action="stop", replica=f"{after.name}/0")]
+            workload=after, plan=self.plan or [api.PlannedStep(action="stop", replica=f"{after.name}/0")]
         )
 
     async def scale_workload(self, message):
@@ -276,8 +305,49 @@ class FakeCoordinator(api.CoordinatorServiceBase):
         self.events.append(event)
         self._wake()
 
+    async def rollout(self, message):
+        self._note("rollout", message)
+        after = copied(self._existing(message.namespace, message.name))
+        if message.resource_version and message.resource_version != after.resource_version:
+            raise Conflict(f"workload {after.name} has changed meanwhile")
+        after.resource_version = str(self.version + 1)
+        if message.verb is api.RolloutRequestVerb.UNDO:
+            after.generation += 1
+        if after.status is not None and after.status.rollout is not None:
+            after.status.rollout.pending = True
+        if not message.dry_run:
+            self.put(after)
+            if self.auto:
+                self.put(self._steered(copied(after), message.verb))
+        return api.RolloutResponse(workload=after, plan=self.plan)
+
+    def _steered(self, workload, verb):
+        """What a coordinator makes of a verb, at once."""
+        phases = {
+            api.RolloutRequestVerb.PAUSE: api.RolloutStatusPhase.PAUSED,
+            api.RolloutRequestVerb.ABORT: api.RolloutStatusPhase.ABORTED,
+        }
+        revision = workload.status.revision
+        restarted = verb in (api.RolloutRequestVerb.UNDO, api.RolloutRequestVerb.RESTART)
+        workload.status = ready_status(workload)
+        workload.status.revision = revision + restarted
+        workload.status.rollout.revision = revision + restarted
+        workload.status.rollout.target_revision = max(revision - 1, 1)
+        workload.status.rollout.phase = phases.get(verb, api.RolloutStatusPhase.COMPLETED)
+        return workload
+
+    async def get_rollout(self, message):
+        self._note("get_rollout", message)
+        workload = self._existing(message.namespace, message.name)
+        number = message.revision or workload.status.revision
+        if (message.name, number) not in self.rollouts:
+            raise NotFound(f"workload {message.namespace}/{message.name} has no revision {number}")
+        return self.rollouts[message.name, number]
+
     async def list_revisions(self, message):
         workload = self._existing(message.namespace, message.name)
+        if message.name in self.revisions:
+            return api.ListRevisionsResponse(revisions=self.revisions[message.name])
         return api.ListRevisionsResponse(
             revisions=[
                 api.Revision(
@@ -289,26 +359,139 @@ class FakeCoordinator(api.CoordinatorServiceBase):
 
     async def stream_logs(self, message):
         self._note("logs", message)
-        self._existing(message.namespace, message.name)
-        told = 0
+        await self._answers("logs")
+        if message.name and (message.current_only or message.name not in self.logs_kept):
+            self._existing(message.namespace, message.name)
+        passed = {one.replica_id: int(one.cursor) for one in message.resume.cursors} if message.resume else {}
+        told, caught_up = 0, not self.log_catches_up
+        yield api.LogBatch(opened=True, chunks=[self._standing(name, passed) for name in self.log_sources])
         while True:
-            for entry in self.log_entries[told:]:
-                told += 1
-                if message.since is None or entry.at >= message.since:
-                    yield entry
+            for number, chunks in enumerate(self.log_batches[told:], told + 1):
+                told = number
+                left = [
+                    self._numbered(one, number) for one in chunks if passed.get(one.replica_id, 0) < number
+                ]
+                if left:
+                    yield api.LogBatch(chunks=left)
+                if number in self.log_breaks:
+                    self.log_breaks.remove(number)
+                    raise UNAVAILABLE
             if not message.follow:
+                if self.log_end is not None:
+                    raise self.log_end
                 return
+            if not caught_up:
+                caught_up = True
+                yield api.LogBatch(caught_up=True)
+                continue  # something may have come meanwhile
             await self.changed.wait()
 
-    def log(self, entry: api.LogEntry) -> None:
-        """Write a line."""
-        self.log_entries.append(entry)
+    def _standing(self, replica_id, passed):
+        cursor = str(passed.get(replica_id, 0))
+        return api.LogChunk(replica_id=replica_id, cursor=cursor, source=self.log_sources[replica_id])
+
+    def _numbered(self, chunk, number):
+        cursor = str(number) if chunk.replica_id else ""
+        source = self.log_sources.get(chunk.replica_id)
+        return api.LogChunk(
+            replica_id=chunk.replica_id,
+            container_id=chunk.container_id,
+            lines=chunk.lines,
+            marker=chunk.marker,
+            cursor=cursor,
+            source=source,
+        )
+
+    def log(self, *entries: api.LogEntry) -> None:
+        """Write lines (or gaps), all in one batch."""
+        chunks = []
+        for entry in entries:
+            entry.replica_id = entry.replica_id or entry.replica
+            name, _, ordinal = entry.replica.rpartition("/")
+            self.log_sources.setdefault(
+                entry.replica_id,
+                api.LogSource(namespace="default", name=name, ordinal=int(ordinal), node="n1", revision=1),
+            )
+            chunks.append(chunk_from_entry(entry))
+        self.log_chunks(*chunks)
+
+    def log_chunks(self, *chunks: api.LogChunk) -> None:
+        """Write chunks, all in one batch."""
+        self.log_batches.append(list(chunks))
         self._wake()
 
     async def exec_command(self, message):
         self._note("exec", message)
         self._existing(message.namespace, message.name)
         return self.exec_answer
+
+    async def list_execs(self, message):
+        self._note("execs", message)
+        await self._answers("execs")
+        return self.execs
+
+    async def kill_exec(self, message):
+        self._note("kill_exec", message)
+        await self._answers("kill_exec")
+        for one in self.execs.execs:
+            if one.exec_id.startswith(message.exec_id):
+                return api.KillExecResponse(exec=one)
+        raise NotFound(f"no program {message.exec_id!r} runs in workload default/{message.name}")
+
+    async def exec(self, messages):
+        """Plays ``program``: what is sent before input is read, or says what it reads."""
+        message = await anext(messages)
+        self._note("program", message.start)
+        await self._answers("program")
+        self._existing(message.start.namespace, message.start.name)
+        if message.start.command[0] == "nosuch":
+            end = api.ExecExit(exit_code=127, reason="CannotExecute", message="command not found: nosuch")
+            yield api.ExecResponse(exit=end)
+            return
+        replica = f"{message.start.name}/{message.start.replica or 0}"
+        yield api.ExecResponse(started=api.ExecStarted(exec_id="x-1", replica=replica, node="n1"))
+        if message.start.detach:
+            return
+        async with aclosing(self._play(messages)) as responses:
+            async for response in responses:
+                yield response
+
+    async def attach(self, messages):
+        """The same for a replica's own program."""
+        message = await anext(messages)
+        self._note("attach", message.attach)
+        await self._answers("attach")
+        self._existing(message.attach.namespace, message.attach.name)
+        yield api.ExecResponse(started=api.ExecStarted(replica=f"{message.attach.name}/0", node="n1"))
+        async with aclosing(self._play(messages)) as responses:
+            async for response in responses:
+                yield response
+
+    async def _play(self, messages):
+        for response in self.program:
+            yield response
+        if self.program:
+            return
+        async for message in messages:
+            self.typed.append(message)
+            if message.stdin is not None:
+                yield api.ExecResponse(stdout=message.stdin)
+            if message.stdin_close is not None:
+                yield api.ExecResponse(exit=api.ExecExit(exit_code=6))
+                return
+
+    async def forward(self, messages):
+        """Answers each piece with the same piece, and the end with the end."""
+        message = await anext(messages)
+        self._note("forward", message)
+        await self._answers("forward")
+        self._existing(message.target.namespace, message.target.name)
+        yield api.ForwardResponse(opened=api.ForwardOpened(replica=f"{message.target.name}/0"))
+        async for message in messages:
+            self.forwarded += len(message.data)
+            if message.data == b"fail":
+                raise Unavailable("replica web/0 cut the connection: connection reset by peer")
+            yield api.ForwardResponse(data=message.data, end=message.end)
 
     async def get_info(self, message):
         self._note("info", message)
@@ -361,7 +544,11 @@ def ready_status(workload: api.Workload) -> api.WorkloadStatus:
         revision=workload.generation,
         conditions=[api.Condition("Available", "True", "MinimumReplicasAvailable", changed_at=NOW)],
         rollout=api.RolloutStatus(
-            api.RolloutStatusPhase.COMPLETED, workload.generation, because="all are available"
+            api.RolloutStatusPhase.COMPLETED,
+            workload.generation,
+            target_revision=workload.generation,
+            new_replicas=wanted,
+            new_available=wanted,
         ),
         replicas=[replica_of(workload, ordinal) for ordinal in range(wanted)],
         message=f"{wanted} of {wanted} replicas are available",

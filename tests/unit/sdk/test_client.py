@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import os
+import socket
 
 import pytest
 from fake_coordinator import NOW, UNAVAILABLE, node
@@ -9,6 +11,7 @@ from fake_coordinator import NOW, UNAVAILABLE, node
 import cloudless
 from cloudless import api
 from cloudless.domain.errors import Unavailable
+from cloudless.sdk.author import find_author
 
 
 def workload(name: str = "web", **fields):
@@ -176,3 +179,37 @@ async def test_cancelling_a_call_leaves_the_client_usable(client, fake):
         with pytest.raises(asyncio.CancelledError):
             await waiting
     assert (await client.get("web")).name == "web"
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "sent"),
+    [
+        (None, None, f"root@{socket.gethostname()}"),
+        (None, "ci #5", "ci #5"),
+        ("me", "ci #5", "me"),
+        ("", "x", ""),
+    ],
+)
+async def test_who_asks_goes_with_each_revision(fake, monkeypatch, given, environment, sent):
+    monkeypatch.setattr("getpass.getuser", lambda: "root")
+    monkeypatch.delenv("CLOUDLESS_AUTHOR", raising=False)
+    if environment is not None:
+        monkeypatch.setenv("CLOUDLESS_AUTHOR", environment)
+    async with cloudless.connect(fake.address, author=given) as c:
+        await c.apply(cloudless.Workload("web", image="web:1"), message="first")
+        await c.apply(cloudless.Workload("web", image="web:2"))
+        await c.update("web", image="web:3")
+        await c.restart("web")
+        await c.undo("web")
+        await c.pause("web")
+    asked = [*fake.asked("create"), *fake.asked("update"), *fake.asked("rollout")]
+    assert [one.author for one in asked] == [sent] * 5 + [""]
+    assert fake.asked("create")[0].message == "first"
+
+
+async def test_a_user_without_a_name_has_a_number(monkeypatch):
+    def nobody():
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    assert find_author({}) == f"{os.getuid()}@{socket.gethostname()}"

@@ -109,12 +109,23 @@ async def test_old_replicas_that_crash_do_not_fail_a_new_revision(client, slow):
     await wait_while(client, steps)
 
 
-async def test_a_stalled_rollout_ends_the_wait(client, slow):
-    stalled = api.RolloutStatus(RolloutPhase.STALLED, 1, because="no progress for 600s")
-    with pytest.raises(cloudless.RolloutFailed, match="no progress for 600s"):
+async def test_a_failed_rollout_ends_the_wait_with_its_explanation(client, slow):
+    failed = api.RolloutStatus(
+        RolloutPhase.FAILED,
+        1,
+        because="no progress for 600 s; not rolled back: auto_rollback is off",
+        failure=api.RolloutFailure(reason="ProgressDeadlineExceeded", message="no progress for 600 s"),
+    )
+    with pytest.raises(cloudless.RolloutFailed, match="no progress for 600 s") as caught:
         await wait_while(
-            client, [lambda: slow.set_status("web", status(slow, available_replicas=0, rollout=stalled))]
+            client, [lambda: slow.set_status("web", status(slow, available_replicas=0, rollout=failed))]
         )
+    assert caught.value.explanation.outcome == "not rolled back: auto_rollback is off"
+    assert caught.value.rolled_back_to == 0
+    # The first revision has none before it: no undo is offered.
+    assert caught.value.hint == (
+        "cloudless rollout history web --revision 1\ncloudless rollout retry web, or apply what is mended"
+    )
 
 
 async def test_what_cannot_be_placed_ends_the_wait_after_some_patience(client, slow, monkeypatch):
@@ -128,6 +139,24 @@ async def test_what_cannot_be_placed_ends_the_wait_after_some_patience(client, s
             client, [lambda: slow.set_status("web", status(slow, available_replicas=0, replicas=[pending]))]
         )
     assert caught.value.refusals == (("n1", "needs memory 8Gi, 4Gi free"),)
+
+
+@pytest.mark.parametrize(("surge", "hinted"), [("1", True), ("0", False)])
+async def test_an_update_without_room_is_told_how_to_make_some(client, slow, monkeypatch, surge, hinted):
+    monkeypatch.setattr(verdict, "PLACEMENT_PATIENCE_S", 0.05)
+    slow.workloads["default", "web"].spec.rollout = api.RolloutStrategy(max_surge=surge)
+    refusals = [api.NodeRefusal("n1", "host port 80/tcp is taken")]
+    pending = replica_of(
+        slow.workloads["default", "web"], 0, phase=Phase.PENDING, node="", ready=False, refusals=refusals
+    )
+    rollout = api.RolloutStatus(api.RolloutStatusPhase.PROGRESSING, 2, from_revision=1)
+    with pytest.raises(cloudless.CannotPlace) as caught:
+        await wait_while(
+            client, [lambda: slow.set_status("web", status(slow, replicas=[pending], rollout=rollout))]
+        )
+    assert "cloudless rollout abort web ends it now" in caught.value.hint
+    room = "cloudless update web --set rollout.max_surge=0 --set rollout.max_unavailable=1"
+    assert (room in caught.value.hint) is hinted
 
 
 async def test_time_is_up(client, slow):

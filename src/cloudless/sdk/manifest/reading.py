@@ -6,6 +6,7 @@ side by side) and the long one with ``spec:``, as ``get -o json`` prints it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from cloudless.domain.errors import FieldViolation
 from cloudless.domain.model import MAX_VIOLATIONS, Model, violations_of
 from cloudless.domain.names import Labels, Name, Text
-from cloudless.domain.resources import ResourceList
+from cloudless.domain.resources import AMOUNT_NAMES, ResourceList
 from cloudless.domain.workload import WorkloadSpec
 from cloudless.sdk.manifest.located import Document, ManifestError, Path, read_documents
 from cloudless.sdk.suggest import did_you_mean
@@ -23,9 +24,11 @@ from cloudless.sdk.workload import Workload
 KINDS = ("Workload",)
 #: Written by the coordinator; accepted beside ``spec`` so that its own output can be applied.
 WRITTEN_BY_COORDINATOR = frozenset(
-    "id status generation resource_version created_at updated_at deleted_at".split()
+    "id status generation resource_version created_at updated_at deleted_at restarts".split()
 )
-SHORT_AMOUNTS = {"cpu": "cpu_millicores", "memory": "memory_bytes", "storage": "storage_bytes"}
+#: The values that a message about a wrong one names.
+_QUOTED = re.compile("'([^']*)'")
+SHORT_AMOUNTS = {short: field for field, short in AMOUNT_NAMES.items()}
 
 
 class Head(Model):
@@ -83,6 +86,9 @@ def _read(document: Document, base: Path, value: Any) -> Manifest:
     more, spec = _check(document, WorkloadSpec, fields, where, known=known)
     if violations or more or checked is None or spec is None:
         raise ManifestError(violations=tuple([*violations, *more][:MAX_VIOLATIONS]))
+    violations = _contradictions(document, where, spec)
+    if violations:
+        raise ManifestError(violations=tuple(violations))
     workload = Workload(
         checked.name,
         namespace=checked.namespace or "",
@@ -112,6 +118,20 @@ def _check(
         return [FieldViolation(document.file, "is nested too deeply")], None
 
 
+def _contradictions(document: Document, base: Path, spec: WorkloadSpec) -> list[FieldViolation]:
+    """What the coordinator would refuse for what ``rollout`` asks of so many replicas, with its place."""
+    rollout = spec.rollout
+    found: list[tuple[Path, str]] = []
+    wrong, falling = rollout.contradiction(spec.replicas), rollout.falling_step
+    if wrong:
+        found.append((("rollout", "min_available"), f"rollout.min_available: {wrong}"))
+    if falling is not None:
+        text = f"rollout.steps[{falling}].weight: {rollout.falling_reason(falling)}"
+        found.append((("rollout", "steps", falling, "weight"), text))
+    positions = ((document.locate((*base, *location)), text) for location, text in found)
+    return [FieldViolation(f"{document.file}:{at.line}:{at.column}", text) for at, text in positions]
+
+
 def _violation(
     document: Document, model: type[Any], base: Path, item: Any, told: FieldViolation, known: list[str]
 ) -> FieldViolation:
@@ -122,7 +142,7 @@ def _violation(
         names = known if len(location) == 1 and known else known_fields(model, location[:-1])
         what += did_you_mean(str(location[-1]), names)
     elif item["type"] == "enum":
-        what += did_you_mean(str(item["input"]).upper(), item["ctx"]["expected"].replace("'", "").split(", "))
+        what += did_you_mean(str(item["input"]).upper(), _QUOTED.findall(item["ctx"]["expected"]))
     elif item["type"] == "string_type" and isinstance(item["input"], int | float):
         what = f'must be text; write it in quotes: "{str(item["input"]).lower()}"'
     position = document.locate(base + _as_written(document, base, location), key=is_key)
@@ -133,10 +153,9 @@ def _violation(
 
 def _as_written(document: Document, base: Path, location: Path) -> Path:
     """A location with the short names of amounts where the file has those."""
-    long_to_short = {long: short for short, long in SHORT_AMOUNTS.items()}
     path: Path = ()
     for part in location:
-        short = long_to_short.get(part, part) if isinstance(part, str) else part
+        short = AMOUNT_NAMES.get(part, part) if isinstance(part, str) else part
         path = (*path, short if (*base, *path, short) in document.values_at else part)
     return path
 

@@ -94,7 +94,7 @@ def _sharpen(definitions: dict[str, Any]) -> None:
                 _pattern(schema, _BYTES)
             elif "250m" in examples:
                 _pattern(schema, _CPU)
-            if field in COUNT_FIELDS:
+            if field in COUNT_FIELDS or (name, field) == ("CanaryStep", "replicas"):
                 schema.pop("type", None)
                 schema["anyOf"] = [{"type": "string", "pattern": _COUNT}, {"type": "integer", "minimum": 0}]
         if name == "ResourceList":

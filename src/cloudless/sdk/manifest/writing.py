@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from cloudless.domain.quantity import format_bytes, format_cpu
+from cloudless.domain.resources import AMOUNT_NAMES
 
 if TYPE_CHECKING:
     from cloudless.domain.workload import WorkloadSpec
@@ -42,9 +43,13 @@ def spec_values(spec: WorkloadSpec) -> dict[str, Any]:
         if part in result.get("resources", {}):
             result["resources"][part] = _amounts(result["resources"][part])
     rollout = result.get("rollout", {})
-    for name in COUNT_FIELDS:
-        if rollout.get(name, "").isdigit():
-            rollout[name] = int(rollout[name])
+    for place, names in (
+        (rollout, COUNT_FIELDS),
+        *((step, ("replicas",)) for step in rollout.get("steps", ())),
+    ):
+        for name in names:
+            if place.get(name, "").isdigit():
+                place[name] = int(place[name])
     for volume in result.get("volumes", ()):
         for source in ("empty_dir", "tmpfs"):
             if volume.get(source) and "size_bytes" in volume[source]:
@@ -53,9 +58,8 @@ def spec_values(spec: WorkloadSpec) -> dict[str, Any]:
 
 
 def _amounts(values: dict[str, int]) -> dict[str, str]:
-    names = {"cpu_millicores": "cpu", "memory_bytes": "memory", "storage_bytes": "storage"}
     return {
-        names[name]: format_cpu(value) if name == "cpu_millicores" else format_bytes(value)
+        AMOUNT_NAMES[name]: format_cpu(value) if name == "cpu_millicores" else format_bytes(value)
         for name, value in values.items()
     }
 
