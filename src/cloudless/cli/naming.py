@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from cloudless.cli.output.kinds import KIND_OF_WORD, KINDS, REPLICAS, WORKLOADS, Kind
 from cloudless.cli.parsing import UsageError
@@ -14,6 +14,9 @@ from cloudless.sdk.suggest import closest, did_you_mean
 if TYPE_CHECKING:
     from cloudless.sdk.client import Client
     from cloudless.sdk.objects import Replica
+
+
+T = TypeVar("T")
 
 
 class Named(NamedTuple):
@@ -71,30 +74,66 @@ def workload_only(word: str) -> str:
 
 
 @asynccontextmanager
-async def suggesting(client: Client, word: str, kind: Kind = WORKLOADS) -> AsyncIterator[None]:
-    """Turn "not found" into "not found, did you mean ...": one more question, only then."""
+async def suggesting(
+    client: Client, word: str, kind: Kind = WORKLOADS, *, or_kind: bool = False
+) -> AsyncIterator[None]:
+    """Turn "not found" into "not found, did you mean ...": one more question, only then.
+
+    ``or_kind``: the word may have been meant as a kind.
+    """
     try:
         yield
     except (NotFound, Invalid) as error:
         if isinstance(error, Invalid) and not any(path == "name" for path, _ in error.violations):
             raise
-        guess = await _guess(client, word, kind)
-        if not guess or isinstance(error, Invalid):
+        guess = await _guess(client, word, kind, or_kind)
+        if not guess or guess == word.rpartition("/")[2] or isinstance(error, Invalid):
             raise
         raise NotFound(
             f"{error.message.rstrip('.')} (did you mean {guess!r}?)", hint=error.hint, code=error.code
         ) from None
 
 
-async def _guess(client: Client, word: str, kind: Kind) -> str:
+async def _guess(client: Client, word: str, kind: Kind, or_kind: bool) -> str:
     try:
         if kind.name == "node":
             return closest(word, [node.name for node in await client.nodes()])
         space, _, short = word.rpartition("/")
         known = [workload.name for workload in await client.list(space or None)]
-        return closest(short, known) or closest(short, [kind.words[0] for kind in KINDS])
+        return closest(short, known) or (closest(short, [kind.words[0] for kind in KINDS]) if or_kind else "")
     except CloudlessError:
         return ""
+
+
+async def on_target(client: Client, word: str, replica: str, call: Callable[[str, str], Awaitable[T]]) -> T:
+    """``call`` with the workload and the replica that are meant by a word and by --replica.
+
+    A word that names no workload may be the beginning of a replica's id: only then there are
+    more questions. Raises ``UsageError`` and whatever ``call`` raises.
+    """
+    named = parse_name(word)
+    if named.replica and replica:
+        raise UsageError("name the replica once: NAME/ORDINAL or --replica")
+    try:
+        async with suggesting(client, named.workload):
+            return await call(named.workload, replica or named.replica)
+    except NotFound:
+        found = None if replica or "/" in word else await _replica_of_id(client, word)
+        if found is None:
+            raise
+    return await call(f"{found.namespace}/{found.workload}", found.id)
+
+
+async def _replica_of_id(client: Client, word: str) -> Replica | None:
+    """The one replica whose id begins so, unless a workload is called so; raises ``Invalid`` for several."""
+    try:
+        await client.get(word)
+    except NotFound:
+        try:
+            return await find_replica(client, word)
+        except NotFound:
+            pass  # the first answer, about a workload, is the better one
+    return None
 
 
 async def find_replica(client: Client, word: str) -> Replica:

@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from cloudless.cli.catalog import ALIASES, GROUPS, PLANNED, ROLE_VERBS, VERBS
+from cloudless.cli.catalog import ALIASES, GROUPS, PLANNED, ROLE_VERBS, SUBVERBS, VERBS, Verb
 from cloudless.cli.lean import import_api
 from cloudless.domain.errors import CloudlessError
 from cloudless.sdk.suggest import did_you_mean
+
+#: What argparse says, and what it means.
+_REWORDED = (
+    (re.compile(r": expected one argument$"), " needs a value"),
+    (re.compile(r": ignored explicit argument '(.*)'$", re.DOTALL), r" takes no value, and '\1' was given"),
+    (re.compile(r": invalid int value: '(.*)'$", re.DOTALL), r": '\1' is not a whole number"),
+)
 
 
 class UsageError(CloudlessError):
@@ -64,15 +72,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if words and words[0] in ("-h", "--help", "help") and (len(words) == 1 or words[0] != "help"):
         raise ShowHelp(overview())
     if len(words) > 1 and words[0] == "help":
-        words = [words[1], "--help"]
-    top = global_parser()
-    top.add_argument("verb", nargs="?")
-    top.add_argument("rest", nargs=argparse.REMAINDER)
-    found, unknown = top.parse_known_args(words)
-    if unknown:
-        raise UsageError(
-            f"unknown option {unknown[0]}{did_you_mean(unknown[0], top.options())}", hint="cloudless --help"
-        )
+        words = [*words[1:], "--help"]
+    found = _take_verb(words, None)
     if found.verb is None:
         raise ShowHelp(overview())
     name = ALIASES.get(found.verb, found.verb)
@@ -81,20 +82,84 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if name in ROLE_VERBS:
         rest = found.rest + (["--", *after] if after is not None else [])
         return argparse.Namespace(verb=name, module="", rest=rest, color=found.color)
+    if name in SUBVERBS:
+        found = _take_subverb(name, found)
+        name = f"{name} {found.verb}"
     parser = verb_parser(name)
-    arguments, unknown = parser.parse_known_args(found.rest, _given(found))
+    arguments, unknown = parser.parse_known_intermixed_args(found.rest, _given(found))
     if unknown:
         raise UsageError(
             f"unknown {_kind_of(unknown[0])} {unknown[0]!r}{did_you_mean(unknown[0], parser.options())}",
             hint=f"cloudless {name} --help",
         )
-    arguments.verb, arguments.module, arguments.after = name, VERBS[name].module, after
+    arguments.verb, arguments.module, arguments.after = name, verb_of(name).module, after
     return arguments
+
+
+def byte_count(text: str) -> int:
+    """The type of options that take a number of bytes, such as 1048576, 1Mi or 10Gi."""
+    from cloudless.domain.quantity import parse_bytes
+
+    try:
+        size = parse_bytes(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if size <= 0:
+        raise argparse.ArgumentTypeError("must be above 0")
+    return size
+
+
+def verb_of(name: str) -> Verb:
+    """The verb "get" or "rollout status"."""
+    first, _, second = name.partition(" ")
+    return SUBVERBS[first][second] if second else VERBS[first]
+
+
+def _take_verb(words: Sequence[str], given: argparse.Namespace | None) -> argparse.Namespace:
+    """Global options and the first word that is none of them; ``rest`` is all that follows."""
+    top = global_parser()
+    top.add_argument("verb", nargs="?")
+    top.add_argument("rest", nargs=argparse.REMAINDER)
+    found, unknown = top.parse_known_args(words, given)
+    if unknown:
+        raise UsageError(
+            f"unknown option {unknown[0]}{did_you_mean(unknown[0], top.options())}", hint="cloudless --help"
+        )
+    return found
+
+
+def _take_subverb(name: str, found: argparse.Namespace) -> argparse.Namespace:
+    known = SUBVERBS[name]
+    if not found.rest or found.rest[0] in ("-h", "--help"):
+        raise ShowHelp(family_overview(name))
+    found = _take_verb(found.rest, _given(found))
+    word = found.verb
+    if word is None:
+        raise ShowHelp(family_overview(name))
+    if word not in known:
+        guess = did_you_mean(word, known)
+        hint = f"cloudless {name} --help" if guess else f"cloudless {name} {next(iter(known))} {word}"
+        raise UsageError(
+            f"unknown verb '{name} {word}'{guess or ': it is one of ' + ', '.join(known)}", hint=hint
+        )
+    return found
+
+
+def family_overview(name: str) -> str:
+    """What ``cloudless rollout`` alone prints."""
+    lines = [
+        f"usage: cloudless {name} VERB NAME [OPTIONS]",
+        "",
+        f"{VERBS[name].summary.partition(':')[0]}.",
+        "",
+    ]
+    lines += [f"  {word:<14}{verb.summary}" for word, verb in SUBVERBS[name].items()]
+    return "\n".join([*lines, "", f"cloudless {name} VERB --help tells more.", ""])
 
 
 def verb_parser(name: str) -> Parser:
     """The parser of one verb, global options included; imports that verb's module."""
-    verb = VERBS[name]
+    verb = verb_of(name)
     import_api()  # before the verb does: this way is the cheap one
     module = importlib.import_module(f"cloudless.cli.verbs.{verb.module}")
     described = (module.__doc__ or verb.summary).strip()
@@ -138,7 +203,7 @@ def add_global_options(parser: Any, *, default: Any) -> None:
         metavar="TIME",
         default=default,
         type=seconds,
-        help="deadline of each call, 30s by default",
+        help="deadline of each call (of one that goes on: until it begins), 30s by default",
     )
     parser.add_argument(
         "--color",
@@ -165,7 +230,7 @@ def overview() -> str:
     lines = ["usage: cloudless [OPTIONS] VERB ...", ""]
     for group, title in GROUPS.items():
         lines.append(f"{title}:")
-        lines += [f"  {verb.name:<10}{verb.summary}" for verb in VERBS.values() if verb.group == group]
+        lines += [f"  {verb.name:<14}{verb.summary}" for verb in VERBS.values() if verb.group == group]
         lines.append("")
     options = argparse.ArgumentParser(add_help=False, usage=argparse.SUPPRESS)
     add_global_options(options.add_argument_group("Options of every verb"), default=None)
@@ -203,11 +268,13 @@ def _unknown_verb(word: str) -> UsageError:
 
 
 def _readable(message: str) -> str:
-    """argparse's wording, with a guess for a wrong choice."""
+    """argparse's wording, where that is not for its own readers; with a guess for a wrong choice."""
     if "invalid choice: " in message and "(choose from " in message:
         head, _, choices = message.partition("(choose from ")
         word = head.partition("invalid choice: ")[2].strip().strip("'")
         known = [choice.strip(" ')") for choice in choices.split(",")]
         where = head.partition(":")[0]
         return f"{where}: {word!r} is not one of {', '.join(known)}{did_you_mean(word, known)}"
+    for pattern, readable in _REWORDED:
+        message = pattern.sub(readable, message)
     return message

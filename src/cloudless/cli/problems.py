@@ -32,7 +32,6 @@ def exit_code_of(error: BaseException) -> int:
         "CL-2000": exits.USAGE,
         "CL-6001": exits.ROLLOUT_FAILED,
         "CL-6002": exits.CANNOT_PLACE,
-        "CL-7000": exits.EXEC_FAILED,
     }
     if code in by_code:
         return by_code[code]
@@ -55,7 +54,9 @@ def show(error: BaseException, terminal: Terminal, target: Target | None = None)
         terminal.line("interrupted")
         return
     if isinstance(error, OSError):
-        error = CloudlessError(f"cannot read or write: {error}")
+        what = f"{error.filename}: " if isinstance(error.filename, str) else ""
+        why = error.strerror[:1].lower() + error.strerror[1:] if error.strerror else str(error)
+        error = CloudlessError(f"cannot read or write: {neutral(what + why)}")
     if not isinstance(error, CloudlessError):
         what = neutral(f"{type(error).__name__}: {error}")
         error = errors.Fatal(
@@ -67,7 +68,8 @@ def show(error: BaseException, terminal: Terminal, target: Target | None = None)
 
 def _lines(error: CloudlessError, terminal: Terminal, target: Target | None) -> list[str]:
     label = terminal.paint("error:", "red", "bold")
-    lines = [f"{label} {text}" if index == 0 else f"  {text}" for index, text in enumerate(_what(error))]
+    said = [part for text in _what(error) for part in _folded(text, terminal)]
+    lines = [f"{label} {text}" if index == 0 else f"  {text}" for index, text in enumerate(said)]
     if error.code == UNREACHABLE_CODE and target is not None and target.address in error.message:
         # Only an address that was not just typed needs an explanation.
         origin = f"context {target.context!r} from {target.source}" if target.context else target.source
@@ -75,13 +77,13 @@ def _lines(error: CloudlessError, terminal: Terminal, target: Target | None) -> 
             lines.append(f"  address from: {neutral(origin)}")
     for refusal in getattr(error, "refusals", ()):
         lines.append("  " + neutral(f"{refusal.node}: {refusal.reason}" if refusal.node else refusal.reason))
-    tail = getattr(error, "log_lines", ())
-    if tail:
-        lines.append(f"  last lines of {neutral(getattr(error, 'replica', ''))}:")
-        lines += [terminal.paint(f"    | {neutral(text, tabs=True)}", "dim") for text in tail]
-    hint = error.hint or _hint(error)
-    if hint:
-        lines.append(f"  {terminal.paint('try:', 'bold')} {neutral(hint)}")
+    explanation = getattr(error, "explanation", None)
+    if explanation is not None:
+        from cloudless.cli.output.rollouts import failure_lines
+
+        lines += [f"  {text}" for text in failure_lines(explanation, terminal, said=error.message)]
+    for index, hint in enumerate((error.hint or _hint(error)).splitlines()):
+        lines.append(f"  {terminal.paint('try:', 'bold') if not index else '    '} {neutral(hint)}")
     lines.append(f"  {terminal.paint('code: ' + error.code, 'dim')}")
     return lines
 
@@ -95,6 +97,17 @@ def _what(error: CloudlessError) -> list[str]:
     if len(violations) > MAX_SHOWN:
         shown.append(f"and {len(violations) - MAX_SHOWN} more")
     return [f"{len(violations)} fields are wrong", *shown]
+
+
+def _folded(text: str, terminal: Terminal) -> list[str]:
+    """A long sentence as lines that fit a terminal; a pipe gets it whole."""
+    if not terminal.is_terminal or len(text) <= terminal.width - len("error: "):
+        return [text]
+    import textwrap
+
+    return textwrap.wrap(
+        text, terminal.width - len("error: "), break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _hint(error: CloudlessError) -> str:

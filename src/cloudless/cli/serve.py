@@ -13,6 +13,7 @@ import contextlib
 import gc
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
@@ -28,13 +29,20 @@ from cloudless.cli.terminal import Terminal
 from cloudless.domain.address import split_address
 from cloudless.domain.errors import CloudlessError, FieldViolation, Invalid
 from cloudless.domain.model import violations_of
+from cloudless.domain.quantity import parse_bytes, parse_duration
 
 log = logging.getLogger(__name__)
 
 #: Net allocations before young objects are looked through, and how often the older ones are.
 GC_THRESHOLDS = (10_000, 20, 20)
 #: Settings whose names in the roles' configurations differ from the flag's.
-_RENAMED = {"network_pool": "network_range", "label": "labels", "taint": "taints", "host_path": "host_paths"}
+_RENAMED = {
+    "network_pool": "network_range",
+    "label": "labels",
+    "taint": "taints",
+    "host_path": "host_paths",
+    "publish_address": "publish_addresses",
+}
 
 
 def serve(argv: Sequence[str]) -> int:
@@ -144,6 +152,8 @@ def _config(role: str, settings: dict[str, Any]) -> Any:
         "labels": dict(_pair(text, "--label") for text in settings["label"]),
         "taints": tuple(_taint(text) for text in settings["taint"]),
         "host_paths": settings["host_path"],
+        "publish_addresses": settings["publish_address"],
+        "logs": _log_settings(settings),
     }
     for key in ("agent_address", "containerd", "allow_privileged", "allow_host_namespaces", "region", "zone"):
         given[key] = settings[key]
@@ -153,6 +163,9 @@ def _config(role: str, settings: dict[str, Any]) -> Any:
     return _validated(AgentConfig, given)
 
 
+_FIELD = re.compile(r"([^.\[]*)(.*)", re.DOTALL)
+
+
 def _validated(model: Any, given: dict[str, Any]) -> Any:
     try:
         return model.model_validate({**given, "data_dir": Path(given["data_dir"])})
@@ -160,10 +173,42 @@ def _validated(model: Any, given: dict[str, Any]) -> Any:
         names = {new: old for old, new in _RENAMED.items()} | {"coordinator_address": "api_address"}
         found = []
         for path, description in violations_of(error):
-            name, dot, rest = path.partition(".")
+            # A flag that may be given many times is a list in the configuration: name[0].
+            name, rest = _FIELD.fullmatch(path).groups()  # type: ignore[union-attr]
             flag = "--" + names.get(name, name).replace("_", "-")
-            found.append(FieldViolation(flag + dot + rest, description))
+            found.append(FieldViolation(flag + rest, description))
         raise Invalid(violations=tuple(found)) from None
+
+
+def _log_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """How much is kept of replicas' logs."""
+    from cloudless.agent.config import LogSettings
+
+    found: dict[str, Any] = {}
+    for name, (field, parse) in _LOG_SETTINGS.items():
+        flag = "--" + name.replace("_", "-")
+        try:
+            found[field] = parse(settings[name])
+            LogSettings.model_validate({field: found[field]})
+        except ValidationError as error:
+            raise Invalid.field(flag, violations_of(error)[0][1]) from None
+        except ValueError as error:
+            raise Invalid.field(flag, str(error)) from None
+    return found
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise ValueError(f"{text[:40]!r} is not a number")
+    return int(text)
+
+
+_LOG_SETTINGS: dict[str, tuple[str, Callable[[str], float]]] = {
+    "log_keep": ("keep_dead_s", lambda text: parse_duration(text).total_seconds()),
+    "log_keep_size": ("keep_dead_bytes", parse_bytes),
+    "log_file_size": ("file_bytes", parse_bytes),
+    "log_files": ("files", _count),
+}
 
 
 def _pair(text: str, flag: str) -> tuple[str, str]:
@@ -219,8 +264,9 @@ def _reset(data_dir: str, containerd: str) -> int:
     from cloudless.aio.ids import random_id
 
     config = _validated(AgentConfig, {"data_dir": data_dir, "containerd": containerd})
-    for line in asyncio.run(reset_node(config, SystemClock(), random_id)):
-        sys.stdout.write(f"removed {line}\n")
+    report = asyncio.run(reset_node(config, SystemClock(), random_id))
+    sys.stdout.writelines(f"removed {line}\n" for line in report.removed)
+    sys.stdout.writelines(f"left {line}\n" for line in report.left)
     return exits.OK
 
 

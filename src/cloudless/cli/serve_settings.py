@@ -62,6 +62,16 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("network_pool", "", "IPv4 range of this node's replicas, for example 10.88.0.0/16"),
     Setting(
+        "publish_address",
+        (),
+        "IPv4 address where ports are published besides 127.0.0.1 when a workload names none; "
+        "0.0.0.0 for all; may be given many times",
+    ),
+    Setting("log_keep", "7d", "how long the logs of replicas that are gone are kept on this node"),
+    Setting("log_keep_size", "1Gi", "how much of the logs of replicas that are gone is kept on this node"),
+    Setting("log_file_size", "10Mi", "a replica's log goes on in a new file at this size"),
+    Setting("log_files", "5", "files of a replica's log that are kept; older ones are deleted"),
+    Setting(
         "log_level", "info", "least severe log line that is written", ("debug", "info", "warning", "error")
     ),
     Setting(

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from cloudless.cli import exits
-from cloudless.cli.catalog import ROLE_VERBS
+from cloudless.cli.catalog import LEFT_AT_WILL, ROLE_VERBS
 from cloudless.cli.parsing import ShowHelp, parse
 from cloudless.cli.terminal import Terminal
 
@@ -27,11 +27,27 @@ def run_command(argv: Sequence[str] | None) -> int:
     """
     if argv is not None:
         return _run(list(argv))
+    _fill_standard_streams()
     words = sys.argv[1:]
     code = _run(words)
     if "serve" not in words and not os.environ.get("CLOUDLESS_DEBUG"):
         _end_process(code)
     return code
+
+
+def _fill_standard_streams() -> None:
+    """Lead standard streams that are closed nowhere.
+
+    Else the next socket or file takes such a number, and what is meant for a person goes there.
+    """
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(fd)
+        except OSError:
+            # Those below are open: this is the lowest number that is free.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(fd, "r" if fd == 0 else "w", encoding="utf-8", closefd=False))
 
 
 def _end_process(code: int) -> None:
@@ -96,15 +112,20 @@ def _ended_badly(error: BaseException, verb: str, stderr: Terminal, context: obj
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     sys.stdout.flush()
-    if verb == "logs" and isinstance(error, KeyboardInterrupt):
+    if verb in LEFT_AT_WILL and isinstance(error, KeyboardInterrupt):
         return exits.OK
     problems.show(error, stderr, getattr(context, "known_target", None))
     code = problems.exit_code_of(error)
-    if verb == "exec" and code not in (exits.USAGE, exits.INTERRUPTED):
+    if verb in ("exec", "attach") and not _kills(context) and code not in (exits.USAGE, exits.INTERRUPTED):
         return exits.EXEC_FAILED
     if verb == "diff" and code == exits.DIFFERS:
         return exits.DIFF_ERROR
     return code
+
+
+def _kills(context: object) -> bool:
+    """``exec --kill``: there is no program whose exit code ours could be taken for."""
+    return bool(getattr(getattr(context, "arguments", None), "kill", ""))
 
 
 def _silence_stdout() -> None:

@@ -40,6 +40,8 @@ class Terminal:
         self.color = _wants_color(color, environ, self.can_repaint)
         encoding = (getattr(stream, "encoding", None) or "ascii").lower().replace("-", "")
         self.unicode = encoding.startswith("utf")
+        #: Whether bars and arrows may be drawn with signs beyond ASCII.
+        self.draws = self.unicode and _says_utf8(environ)
 
     @property
     def width(self) -> int:
@@ -104,6 +106,18 @@ def _is_terminal(stream: TextIO) -> bool:
         return stream.isatty()
     except ValueError:  # closed
         return False
+
+
+def _says_utf8(environ: Mapping[str, str]) -> bool:
+    """Whether the user's locale is one of UTF-8: the interpreter takes that for granted in "C".
+
+    >>> _says_utf8({"LANG": "en_US.UTF-8"}), _says_utf8({"LC_ALL": "C", "LANG": "en_US.UTF-8"})
+    (True, False)
+    """
+    named, language = environ.get("LC_ALL") or environ.get("LC_CTYPE"), environ.get("LANG", "")
+    if named == "C.UTF-8" and not environ.get("LC_ALL") and language in ("", "C", "POSIX"):
+        return False  # set by the interpreter, not by the user
+    return "utf" in (named or language).lower()
 
 
 def _wants_color(choice: ColorChoice, environ: Mapping[str, str], default: bool) -> bool:

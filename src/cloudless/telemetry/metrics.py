@@ -13,6 +13,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 #: Upper bounds of the latency histograms, in seconds.
 LATENCY_BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+#: Upper bounds of the durations of rollouts, in seconds.
+ROLLOUT_BUCKETS_S = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 #: Methods beyond these are counted as one: a scanner must not fill the memory.
 MAX_METHODS = 200
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -71,7 +73,21 @@ class Metrics:
             buckets=LATENCY_BUCKETS_S,
             registry=registry,
         )
+        self._add_rollouts(registry)
         self._methods: set[str] = set()
+
+    def _add_rollouts(self, registry: CollectorRegistry) -> None:
+        self.rollouts = Gauge("cloudless_rollouts", "Rollouts by phase.", ("phase",), registry=registry)
+        self.rollout_seconds = Histogram(
+            "cloudless_rollout_seconds",
+            "Duration of rollouts, from their beginning to this end.",
+            ("strategy", "outcome"),
+            buckets=ROLLOUT_BUCKETS_S,
+            registry=registry,
+        )
+        self.rollout_steps = Counter(
+            "cloudless_rollout_steps_total", "Entries written to journals of rollouts.", registry=registry
+        )
 
     def count_call(self, method: str, code: str, seconds: float) -> None:
         """Count one call of the API; ``method`` is its path, ``code`` the status' name."""

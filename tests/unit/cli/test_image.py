@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 
 import pytest
@@ -20,6 +21,7 @@ class FakeAgent(api.AgentServiceBase):
     def __init__(self) -> None:
         self.images = {"web:1": api.Image("web:1", DIGEST, 5 * 2**20, True)}
         self.imported = b""
+        self.deaf = False
         self.secret: api.PullSecret | None = None
 
     async def list_images(self, message):
@@ -33,6 +35,9 @@ class FakeAgent(api.AgentServiceBase):
 
     async def pull_image(self, message):
         self.secret = message.secret
+        if message.reference == "hangs:1":
+            yield api.PullImageResponse("resolving")
+            await asyncio.Event().wait()
         image = api.Image(message.reference, DIGEST, 10)
         yield api.PullImageResponse("downloading", 0, 100)
         yield api.PullImageResponse("downloading", 50, 100)
@@ -40,6 +45,8 @@ class FakeAgent(api.AgentServiceBase):
         yield api.PullImageResponse("done", image=image)
 
     async def import_image(self, messages):
+        if self.deaf:
+            await asyncio.Event().wait()
         async for message in messages:
             self.imported += message.data
         return api.ImportImageResponse(images=[api.Image("local/app:1", DIGEST, len(self.imported))])
@@ -84,6 +91,20 @@ def test_pull_tells_each_stage_once_on_a_pipe(cli, agent, monkeypatch):
     assert (agent.secret.server, agent.secret.username, agent.secret.password) == ("h:5000", "me", "secret")
 
 
+def test_what_came_is_one_document(cli, agent, tmp_path):
+    one = json.loads(cli("image", "pull", "h:5000/app:2", "-o", "json").out)
+    assert (one["reference"], one["digest"]) == ("h:5000/app:2", DIGEST)
+    two = json.loads(cli("image", "pull", "a:1", "b:1", "-o", "json").out)
+    assert [item["reference"] for item in two["items"]] == ["a:1", "b:1"]
+    (tmp_path / "app.tar").write_bytes(b"x")
+    found = json.loads(cli("image", "import", "app.tar", "-o", "json").out)
+    assert [item["reference"] for item in found["items"]] == ["local/app:1"]
+    assert cli("image", "pull", "a:1", "-o", "name").out == "image/a:1\n"
+    refused = cli("image", "rm", "web:1", "-o", "json")
+    assert (refused.code, refused.out) == (2, "")
+    assert "web:1" in agent.images
+
+
 def test_remove(cli, agent):
     assert cli("image", "rm", "web:1").out == "image/web:1 removed\n"
     assert cli("image", "rm", "web:1").code == 5
@@ -100,6 +121,17 @@ def test_import_sends_the_whole_archive(cli, agent, tmp_path):
     result = cli("image", "import", "missing.tar")
     assert result.code == 1
     assert "cannot read missing.tar: no such file or directory" in result.err
+
+
+def test_a_pull_or_an_import_that_hangs_ends_in_time(cli, agent, tmp_path):
+    result = cli("--timeout", "300ms", "image", "pull", "hangs:1")
+    assert (result.code, result.out) == (124, "")
+    assert "error: image hangs:1 was not pulled within 0.3 s" in result.err
+    agent.deaf = True
+    (tmp_path / "app.tar").write_bytes(b"x")
+    result = cli("--timeout", "300ms", "image", "import", "app.tar")
+    assert (result.code, result.out) == (124, "")
+    assert "error: the archive was not imported within 0.3 s" in result.err
 
 
 def test_without_an_agent(cli, monkeypatch):

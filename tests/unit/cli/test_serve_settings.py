@@ -24,6 +24,17 @@ def test_the_nearer_origin_wins(tmp_path: Path) -> None:
     assert found["label"] == ("a=b",)
 
 
+def test_an_address_to_publish_at_is_one() -> None:
+    from cloudless.cli.serve import _config
+
+    given = resolve(["--publish-address", "10.0.0.5"], {})
+    assert _config("agent", given).publish_addresses == ("10.0.0.5",)
+    with pytest.raises(Invalid, match=r"--publish-address\[0\]: .* is not an IPv4 address"):
+        _config("agent", resolve(["--publish-address", "here"], {}))
+    with pytest.raises(Invalid, match=r"--host-path\[0\]: must be an absolute path"):
+        _config("agent", resolve(["--host-path", "here"], {}))
+
+
 def test_lists_come_from_repeated_flags_or_commas() -> None:
     assert resolve(["--label", "a=b", "--label", "c=d"], {})["label"] == ("a=b", "c=d")
     assert resolve([], {"CLOUDLESS_LABEL": "a=b, c=d"})["label"] == ("a=b", "c=d")

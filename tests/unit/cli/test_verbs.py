@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from fake_coordinator import NOW, ready_status, replica_of
+from fake_coordinator import NOW, copied, ready_status, replica_of
+from ruamel.yaml import YAML
 
 from cloudless import __version__, api
+from cloudless.domain.errors import Invalid
 
 MANIFEST = """
 kind: Workload
@@ -67,7 +69,9 @@ def test_run_dry_run_shows_the_plan(cli, fake):
     result = cli("run", "web", "web:1.4", "--dry-run")
     assert "workload/web would be created (dry run)" in result.out
     assert "create web/0 on n1  (bin-pack)" in result.out
-    assert "score: total 1.50" in result.out
+    assert "score:" not in result.out
+    for more in (["--explain"], ["-o", "wide"]):
+        assert "score: total 1.50" in cli("apply", "-f", "-", "--dry-run", *more, stdin=MANIFEST).out
     assert fake.workloads == {}
 
 
@@ -140,6 +144,106 @@ def test_apply_reads_everything_before_it_changes_anything(cli, tmp_path, fake):
     assert result.code == 1
     assert "./b.yaml:8:1: replcias: is not a known field (did you mean 'replicas'?)" in result.err
     assert fake.requests == []
+
+
+def yaml_documents(text):
+    """The documents of a stream."""
+    return YAML(typ="safe").load_all(text)
+
+
+def several(folder, *names):
+    """A file with these workloads."""
+    texts = [MANIFEST.replace("name: web", f"name: {name}") for name in names]
+    (folder / "all.yaml").write_text("---\n".join(texts))
+
+
+@pytest.mark.parametrize("verb", ["create", "apply"])
+@pytest.mark.parametrize("flags", [(), ("--no-wait",), ("-q",)])
+def test_several_objects_are_one_document(cli, tmp_path, verb, flags):
+    several(tmp_path, "web", "other")
+    result = cli(verb, "-f", "all.yaml", "-o", "json", *flags)
+    assert result.code == 0
+    assert [one["name"] for one in json.loads(result.out)["items"]] == ["web", "other"]
+    documents = list(yaml_documents(cli("apply", "-f", "all.yaml", "-o", "yaml").out))
+    assert [one["name"] for one in documents] == ["web", "other"]
+    table = cli("apply", "-f", "all.yaml", "-o", "table").out.splitlines()
+    assert [line.split()[0] for line in table] == ["NAME", "web", "other"]
+
+
+def test_several_plans_are_one_document(cli, tmp_path):
+    several(tmp_path, "web", "other")
+    for verb in ("create", "apply"):
+        planned = json.loads(cli(verb, "-f", "all.yaml", "--dry-run", "-o", "json").out)
+        assert [(one["name"], one["outcome"]) for one in planned["items"]] == [
+            ("web", "created"),
+            ("other", "created"),
+        ]
+    columns = cli("apply", "-f", "all.yaml", "--dry-run", "-o", "custom-columns=NAME:name,WHAT:outcome")
+    assert [line.split() for line in columns.out.splitlines()] == [
+        ["NAME", "WHAT"],
+        ["web", "created"],
+        ["other", "created"],
+    ]
+    documents = list(yaml_documents(cli("apply", "-f", "all.yaml", "--dry-run", "-o", "yaml").out))
+    assert [one["name"] for one in documents] == ["web", "other"]
+
+
+@pytest.mark.parametrize("flags", [(), ("--dry-run",), ("--no-wait",)])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run", "new", "web:1.4"),
+        ("apply", "-f", "web.yaml"),
+        ("update", "web", "--image", "web:1.5"),
+        ("scale", "web", "3"),
+        ("rollout", "restart", "web"),
+        ("rollout", "pause", "web"),
+    ],
+)
+def test_the_json_of_every_change_is_one_document(cli, tmp_path, fake, served, words, flags):
+    (tmp_path / "web.yaml").write_text(MANIFEST)
+    assert cli("apply", "-f", "web.yaml").code == 0
+
+    def move_the_tag():
+        for replica in fake.workloads["default", "web"].status.replicas:
+            replica.image_digest, replica.tag_digest = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+
+    served.do(move_the_tag)
+    result = cli(*words, *flags, "-o", "json", "-q")
+    assert result.code == 0, result
+    assert json.loads(result.out)["name"] in ("web", "new")
+
+
+def test_an_unknown_format_changes_nothing(cli, tmp_path, fake):
+    (tmp_path / "web.yaml").write_text(MANIFEST)
+    assert cli("apply", "-f", "web.yaml", "-o", "jsno").code == 2
+    assert cli("image", "pull", "web:1", "-o", "jsno").code == 2
+    assert fake.requests == []
+
+
+def test_of_several_each_is_told_of_though_one_fails(cli, tmp_path, fake, served):
+    (tmp_path / "a.yaml").write_text(MANIFEST.replace("name: web", "name: other"))
+    (tmp_path / "b.yaml").write_text(MANIFEST)
+    assert cli("create", "-f", ".").out.splitlines()[:2] == ["workload/other created", "workload/web created"]
+    status = copied(fake.workloads["default", "other"]).status
+    status.rollout = api.RolloutStatus(api.RolloutStatusPhase.FAILED, 1)
+    served.do(fake.set_status, "other", status)
+    result = cli("apply", "-f", ".")
+    assert result.code == 3
+    assert result.out.splitlines()[:2] == ["workload/other unchanged", "workload/web unchanged"]
+    assert result.out.splitlines()[2].startswith("workload/web 2/2 available")
+    assert "error: other: revision 1 failed" in result.err
+
+
+def test_what_was_changed_before_a_refusal_is_told(cli, tmp_path, fake, served):
+    (tmp_path / "a.yaml").write_text(MANIFEST)
+    (tmp_path / "b.yaml").write_text(MANIFEST.replace("name: web", "name: other"))
+    assert cli("apply", "-f", "a.yaml").code == 0
+    (tmp_path / "a.yaml").write_text(MANIFEST.replace("1.4", "1.5"))
+    served.do(fake.failures.__setitem__, "create", [Invalid.field("spec", "is refused")])
+    result = cli("apply", "-f", ".")
+    assert (result.code, result.out) == (1, "workload/web updated\n")
+    assert "error: spec: is refused" in result.err
 
 
 def test_create_fails_when_it_exists(cli, tmp_path):
@@ -258,54 +362,6 @@ def test_describe_does_not_show_passwords(cli, fake):
     out = cli("describe", "web").out
     assert "(not shown)" in out
     assert "secret!" not in out
-
-
-def test_logs(cli, web, fake, served):
-    for ordinal, text in ((0, b"one"), (1, b"\xffraw\x1b[2J"), (0, b"two")):
-        entry = api.LogEntry(at=NOW, line=text, replica=f"web/{ordinal}", container_id=f"c{ordinal}")
-        served.do(fake.log, entry)
-    served.do(fake.log, api.LogEntry(at=NOW, replica="web/0", container_id="c0", gap_bytes=7))
-    assert cli("logs", "web", "--prefix", "never").out.splitlines()[0] == "one"
-    out = cli("logs", "web", "-t").out
-    assert out.splitlines()[0] == "web/0 | 2026-01-02T03:04:05Z one"
-    assert "web/0 | 2026-01-02T03:04:05Z [7 bytes were rotated away]" in out
-    cli("logs", "web/1", "--tail", "3", "--since", "5m")
-    request = fake.asked("logs")[-1]
-    assert (request.replica, request.tail_lines, request.follow) == ("1", 3, False)
-    assert request.since is not None
-    assert cli("logs", "web", "--tail", "many").code == 2
-    assert cli("logs", "wbe").code == 5
-
-
-def test_logs_join_the_pieces_of_long_lines(cli, web, fake, served):
-    for text, partial in ((b"begin ", True), (b"middle ", True), (b"end", False), (b"next", False)):
-        served.do(
-            fake.log, api.LogEntry(at=NOW, line=text, replica="web/0", container_id="c", partial=partial)
-        )
-    assert cli("logs", "web", "--prefix", "never").out == "begin middle end\nnext\n"
-
-
-def test_exec(cli, web, fake, served):
-    answer = api.ExecCommandResponse(exit_code=3, stdout=b"out\n", stderr=b"err\n", replica="web/0")
-    served.do(setattr, fake, "exec_answer", answer)
-    assert cli("exec", "web", "--", "sh", "-c", "exit 3") == (3, "out\n", "err\n")
-    assert fake.asked("exec")[-1].command == ["sh", "-c", "exit 3"]
-    assert (
-        cli("exec", "web/1", "-u", "1000", "-e", "A=1", "--workdir", "/x", "-i", "--", "cat", stdin="hi").code
-        == 3
-    )
-    request = fake.asked("exec")[-1]
-    assert (request.replica, request.user, request.env) == ("1", "1000", {"A": "1"})
-    assert (request.working_dir, request.stdin) == ("/x", b"hi")
-
-
-def test_exec_that_goes_wrong_on_our_side_is_125(cli, web, fake, served):
-    assert cli("exec", "wbe", "--", "ls").code == 125
-    served.do(setattr, fake, "exec_answer", api.ExecCommandResponse(exit_code=137, timed_out=True))
-    assert cli("exec", "web", "--", "sleep", "9").code == 125
-    result = cli("exec", "-it", "web", "--", "sh")
-    assert result.code == 2
-    assert "interactive exec (-t) comes with a later version" in result.err
 
 
 def test_events(cli, fake, served):

@@ -13,7 +13,7 @@ from typing import Any
 
 from cloudless.cli.output.plain import plain, plain_workload
 from cloudless.cli.output.table import Cell
-from cloudless.cli.output.words import age, cpu, joined, phase_cell, size
+from cloudless.cli.output.words import age, command_line, cpu, joined, phase_cell, size
 from cloudless.sdk.objects import enum_name
 from cloudless.sdk.verdict import reason_of
 from cloudless.sdk.workload import phase_of
@@ -151,12 +151,37 @@ EVENTS = Kind(
     ),
     lambda item: f"event/{item.id}",
 )
+
+
+def plain_rollout(message: Any) -> dict[str, Any]:
+    """A workload's rollout: ``rollout`` as the API has it, counts, and its replicas."""
+    status = plain(message.status) if message.status is not None else {}
+    counts = ("observed_generation", "desired_replicas", "available_replicas", "revision", "replicas")
+    head = {"kind": "Rollout", "namespace": message.namespace, "name": message.name}
+    found = {key: status[key] for key in counts if key in status}
+    return head | {"generation": message.generation, "rollout": status.get("rollout", {})} | found
+
+
+#: A workload's message, shown as its rollout.
+ROLLOUTS = Kind(
+    "rollout",
+    ("rollouts", "rollout"),
+    (
+        Column("NAME", lambda item, _: item.name),
+        Column("PHASE", lambda item, _: phase_cell(phase_of(item))),
+        Column("READY", _ready),
+        Column("MESSAGE", _because),
+    ),
+    lambda item: f"workload/{item.name}",
+    plain_rollout,
+)
 REVISIONS = Kind(
     "revision",
     ("revisions", "revision", "rev"),
     (
         Column("REVISION", lambda item, _: str(item.number)),
         Column("IMAGE", lambda item, _: item.spec.image if item.spec is not None else ""),
+        Column("PHASE", lambda item, _: phase_cell(enum_name(item.phase))),
         Column("DIGEST", lambda item, _: item.image_digest.removeprefix("sha256:")[:12]),
         Column("AGE", lambda item, now: age(item.created_at, now)),
         Column("AUTHOR", lambda item, _: item.author, wide=True),
@@ -176,6 +201,22 @@ IMAGES = Kind(
     lambda item: f"image/{item.reference}",
     namespaced=False,
 )
-KINDS = (WORKLOADS, REPLICAS, NODES, EVENTS, REVISIONS, IMAGES)
+EXECS = Kind(
+    "exec",
+    ("execs", "exec"),
+    (
+        Column("ID", lambda item, _: item.exec_id),
+        Column("REPLICA", lambda item, _: item.replica),
+        Column("NODE", lambda item, _: item.node),
+        Column("DETACHED", lambda item, _: "yes" if item.detached else "no"),
+        Column("USER", lambda item, _: item.user),
+        Column("AGE", lambda item, now: age(item.started_at, now)),
+        Column("PID", lambda item, _: str(item.pid or ""), wide=True),
+        Column("CONTAINER", lambda item, _: item.container_id, wide=True),
+        Column("COMMAND", lambda item, _: command_line(item.command, cut=item.command_truncated)),
+    ),
+    lambda item: f"exec/{item.exec_id}",
+)
+KINDS = (WORKLOADS, REPLICAS, NODES, EVENTS, REVISIONS, IMAGES, EXECS)
 KIND_OF_WORD = {word: kind for kind in KINDS for word in kind.words}
 NAMESPACE = Column("NAMESPACE", lambda item, _: item.namespace)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 
 from cloudless.cli.output.table import Cell
 
@@ -21,7 +22,19 @@ _STYLES = {
     "BACKING_OFF": "red",
     "Deleting": "yellow",
     "Degraded": "red",
-    "Stalled": "red",
+    "Failed": "red",
+    "Paused": "yellow",
+    "WaitingPromotion": "yellow",
+    "RollingBack": "red",
+    "RolledBack": "yellow",
+    "Aborted": "yellow",
+    "PROGRESSING": "yellow",
+    "PAUSED": "yellow",
+    "WAITING_PROMOTION": "yellow",
+    "COMPLETED": "green",
+    "ROLLING_BACK": "red",
+    "ROLLED_BACK": "red",
+    "ABORTED": "yellow",
     "Unplaced": "red",
     "FAILED": "red",
     "UNKNOWN": "red",
@@ -106,3 +119,15 @@ def cpu(millicores: int) -> str:
 def joined(labels: dict[str, str]) -> str:
     """Labels in one cell."""
     return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+
+
+def command_line(words: Sequence[str], *, cut: bool = False, limit: int = 60) -> str:
+    """A command as one would type it, of limited width; ``cut``: it was longer than these words.
+
+    >>> command_line(["sh", "-c", "sleep 5"]), command_line(["sleep", "1000"], limit=7)
+    ("sh -c 'sleep 5'", 'sleep 1...')
+    """
+    import shlex  # what a list of workloads need not pay for
+
+    text = shlex.join(words)
+    return f"{text[:limit]}..." if cut or len(text) > limit else text

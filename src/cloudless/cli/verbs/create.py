@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-from cloudless.cli import exits
-from cloudless.cli.changing import add_change_options, finish
+from cloudless.cli.changing import add_change_options, announce, finish_all
 from cloudless.cli.context import Context
 from cloudless.cli.manifests import read_all
 from cloudless.cli.parsing import UsageError
+
+if TYPE_CHECKING:
+    from cloudless.sdk.workload import Workload
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +27,9 @@ async def run(context: Context) -> int:
         raise UsageError("create what?", hint="cloudless create -f web.yaml, or cloudless run NAME IMAGE")
     workloads = read_all(context, arguments.file)
     async with context.client() as client:
-        created = [await client.create(workload, dry_run=arguments.dry_run) for workload in workloads]
-        for workload in created:
-            await finish(context, client, workload)
-    return exits.OK
+        done: list[tuple[Workload, Workload | None]] = []
+        for workload in workloads:
+            created = await client.create(workload, dry_run=arguments.dry_run)
+            announce(context, created)
+            done.append((created, None))
+        return await finish_all(context, client, done, announced=True)

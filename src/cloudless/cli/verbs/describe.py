@@ -14,7 +14,7 @@ from cloudless.cli.context import Context
 from cloudless.cli.output.kinds import EVENTS, NODES, REPLICAS, WORKLOADS, Kind
 from cloudless.cli.output.words import age, cpu, joined, phase_cell, size
 from cloudless.cli.parsing import UsageError
-from cloudless.cli.terminal import neutral
+from cloudless.cli.terminal import Terminal, neutral
 from cloudless.domain.errors import NotFound
 from cloudless.sdk.objects import enum_name
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cloudless import api
+    from cloudless.cli.output.ports import Place
     from cloudless.sdk.client import Client
     from cloudless.sdk.objects import Replica
     from cloudless.sdk.workload import Workload
@@ -69,6 +70,11 @@ class Page:
         self._out = context.out
         self.now = context.clock.now()
 
+    @property
+    def plain(self) -> Terminal:
+        """The same without colours: lines are neutralised."""
+        return Terminal(self._out.stream, {}, "never")
+
     def gap(self) -> None:
         """An empty line."""
         self._out.line()
@@ -108,18 +114,20 @@ async def _workload(page: Page, client: Client, name: str) -> None:
     from cloudless.cli.naming import suggesting
     from cloudless.cli.output.ports import published_lines
 
-    async with suggesting(client, name):
+    async with suggesting(client, name, or_kind=True):
         workload = await client.get(name)
     message, status = workload.message, workload.status
+    published = published_lines(workload.spec, await _places(client, workload))
     page.head(f"Workload {neutral(message.namespace)}/{neutral(message.name)}")
     page.fields(
         [
             ("state", f"{workload.phase}: {status.message}" if status.message else workload.phase),
             ("replicas", _counts(status)),
             ("image", message.spec.image if message.spec is not None else ""),
-            *(("published", line) for line in published_lines(workload.spec)),
+            *(("published", line) for line in published),
             ("revision", str(status.revision)),
             ("generation", f"{message.generation} (observed {status.observed_generation})"),
+            ("version", message.resource_version),
             ("labels", joined(message.labels)),
             ("annotations", joined(message.annotations)),
             ("created", _when(page, message.created_at)),
@@ -127,7 +135,7 @@ async def _workload(page: Page, client: Client, name: str) -> None:
             ("id", message.id),
         ]
     )
-    _rollout(page, status)
+    _rollout(page, status, await _newest(client, message, status.revision))
     if status.conditions:
         page.head("Conditions")
         page.fields(
@@ -150,6 +158,21 @@ async def _workload(page: Page, client: Client, name: str) -> None:
     await _events(page, client, message.name, message.namespace)
 
 
+async def _places(client: Client, workload: Workload) -> list[Place]:
+    """The nodes where a workload has replicas; none is asked for unless it publishes ports."""
+    from cloudless.cli.output.ports import Place
+
+    names = {replica.node for replica in workload.status.replicas}
+    if not any(port.publish for port in workload.spec.ports) or not names:
+        return []
+    found = []
+    for node in await client.nodes():
+        can = node.message.capabilities
+        if node.name in names and can is not None:
+            found.append(Place(node.name, tuple(can.addresses), tuple(can.publish_addresses)))
+    return found
+
+
 def _counts(status: api.WorkloadStatus) -> str:
     return (
         f"{status.desired_replicas} wanted, {status.current_replicas} there, "
@@ -158,26 +181,43 @@ def _counts(status: api.WorkloadStatus) -> str:
     )
 
 
-def _rollout(page: Page, status: api.WorkloadStatus) -> None:
+async def _newest(client: Client, workload: api.Workload, number: int) -> api.Revision:
+    """The newest revision; an empty one while there is none."""
+    from cloudless import api
+
+    kept = [item.message for item in await client.revisions(workload.name, namespace=workload.namespace)]
+    return next((item for item in kept if item.number == number), api.Revision())
+
+
+def _rollout(page: Page, status: api.WorkloadStatus, revision: api.Revision) -> None:
     rollout = status.rollout
     if rollout is None:
         return
+    from cloudless.cli.output.rollouts import countdowns, failure_lines, way_text
+    from cloudless.sdk.explaining import explanation_of
+
+    shares = ", ".join(f"{share.percent} % revision {share.revision}" for share in rollout.traffic)
     page.head("Rollout")
     page.fields(
         [
             ("phase", page.phase(enum_name(rollout.phase))),
-            (
-                "revision",
-                f"{rollout.from_revision} -> {rollout.revision}"
-                if rollout.from_revision
-                else str(rollout.revision),
-            ),
+            ("revision", way_text(rollout).removeprefix("revision ")),
+            ("made by", revision.author),
+            ("message", revision.message),
             ("strategy", enum_name(rollout.strategy)),
+            ("step", f"{rollout.step} of {rollout.steps}" if rollout.step else ""),
+            ("traffic", shares),
             ("because", rollout.because),
+            *(("time", text) for text in countdowns(rollout, page.now)),
             ("started", _when(page, rollout.started_at) if rollout.started_at else ""),
             ("progress", _when(page, rollout.progressed_at) if rollout.progressed_at else ""),
+            ("ended", _when(page, rollout.ended_at) if rollout.ended_at else ""),
         ]
     )
+    if rollout.failure is not None:
+        told = explanation_of(status)
+        page.head(f"Why {told.sentence.partition(':')[0]}")
+        page.lines([told.message, *failure_lines(told, page.plain, said=told.message)])
 
 
 def _specification(workload: Workload) -> list[str]:
@@ -278,6 +318,8 @@ async def _node(page: Page, client: Client, name: str) -> None:
                 ("seccomp", "yes" if can.seccomp else "no"),
                 ("apparmor", "yes" if can.apparmor else "no"),
                 ("host paths", ", ".join(can.host_paths)),
+                ("addresses", ", ".join(can.addresses)),
+                ("publishes at", ", ".join(("127.0.0.1", *can.publish_addresses))),
                 ("privileged", "allowed" if can.allow_privileged else "refused"),
                 ("host namespaces", "allowed" if can.allow_host_namespaces else "refused"),
             ]

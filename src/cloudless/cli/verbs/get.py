@@ -1,4 +1,4 @@
-"""List objects: workloads, replicas, nodes, events, revisions, images.
+"""List objects: workloads, replicas, nodes, events, revisions, images, execs.
 
 Without a kind, workloads. Names narrow the list; -w keeps watching: it repaints a
 terminal, and writes one line (or one JSON object) per change elsewhere."""
@@ -14,7 +14,7 @@ from cloudless.cli import exits
 from cloudless.cli.changing import add_output_option
 from cloudless.cli.context import Context
 from cloudless.cli.output.formats import Format, parse_format, write
-from cloudless.cli.output.kinds import EVENTS, IMAGES, NODES, REPLICAS, REVISIONS, WORKLOADS, Kind
+from cloudless.cli.output.kinds import EVENTS, EXECS, IMAGES, NODES, REPLICAS, REVISIONS, WORKLOADS, Kind
 from cloudless.cli.parsing import UsageError
 
 if TYPE_CHECKING:
@@ -57,6 +57,10 @@ async def show(context: Context, kind: Kind, names: Sequence[str], form: Format)
         from cloudless.cli.verbs.image import list_images
 
         return await list_images(context, form)
+    if kind is EXECS:
+        from cloudless.cli.programs import list_execs
+
+        return await list_execs(context, names, form)
     async with context.client() as client:
         if arguments.watch:
             from cloudless.cli.watching import watch
@@ -104,7 +108,7 @@ async def fetch(context: Context, client: Client, kind: Kind, names: Sequence[st
     for name in names:
         if kind is WORKLOADS and parse_name(name).replica:
             raise UsageError(f"{name} names a replica", hint=f"cloudless get replica {name}")
-        async with suggesting(client, name, kind):
+        async with suggesting(client, name, kind, or_kind=True):
             items += await _named(context, client, kind, name)
     return items
 

@@ -1,6 +1,7 @@
 """List, pull, remove and import images of this node.
 
-Talks to the agent on this machine (--agent-address), not to the coordinator.
+Talks to the agent on this machine (--agent-address), not to the coordinator. --timeout is for
+each pull or import as a whole, 30 minutes by default.
 
   cloudless image ls
   cloudless image pull REFERENCE
@@ -26,6 +27,7 @@ from cloudless.cli.terminal import Terminal, neutral
 from cloudless.domain.errors import Invalid
 
 if TYPE_CHECKING:
+    from cloudless import api
     from cloudless.sdk.node_agent import AgentClient
 
 ACTIONS = ("ls", "pull", "rm", "import")
@@ -41,27 +43,37 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--username", default="", help="for the registry; CLOUDLESS_PASSWORD has the password"
     )
     parser.add_argument("--no-headers", action="store_true", help="leave out the titles of a table")
-    add_output_option(parser)
+    add_output_option(parser, default=None)
 
 
 async def run(context: Context) -> int:
     """Do it."""
     arguments = context.arguments
-    form = parse_format(arguments.output)
     if arguments.action == "ls":
-        return await list_images(context, form)
+        return await list_images(context, parse_format(arguments.output or "table"))
     if not arguments.words:
         what = "which file?" if arguments.action == "import" else "which image?"
         raise UsageError(what, hint=f"cloudless image {arguments.action} ...")
+    if arguments.action == "rm" and arguments.output is not None:
+        raise UsageError("image rm leaves nothing that -o could show")
+    images: list[api.Image] = []
     async with _agent(context) as agent:
         for word in arguments.words:
             if arguments.action == "pull":
-                await _pull(context, agent, word)
+                images += await _pull(context, agent, word)
             elif arguments.action == "rm":
                 await agent.remove_image(word)
                 context.out.line(f"image/{neutral(word)} removed")
             else:
-                await _import(context, agent, word)
+                images += await _import(context, agent, word)
+    if arguments.output is not None:
+        from cloudless.cli.output.kinds import IMAGES
+
+        # An archive may hold any number of images, so what comes of it is a list.
+        single = arguments.action == "pull" and len(images) == 1
+        form = parse_format(arguments.output)
+        header = not arguments.no_headers
+        write(context.out, IMAGES, images, form, context.clock.now(), single=single, with_header=header)
     return exits.OK
 
 
@@ -88,7 +100,16 @@ def _agent(context: Context) -> AgentClient:
     return AgentClient(address) if timeout_s is None else AgentClient(address, timeout_s=timeout_s)
 
 
-async def _pull(context: Context, agent: AgentClient, reference: str) -> None:
+def _limit_s(context: Context) -> float:
+    """How long one pull or import may take."""
+    from cloudless.sdk.node_agent import TRANSFER_TIMEOUT_S
+
+    timeout_s: float | None = context.arguments.timeout
+    return TRANSFER_TIMEOUT_S if timeout_s is None else timeout_s
+
+
+async def _pull(context: Context, agent: AgentClient, reference: str) -> list[api.Image]:
+    """The image, which is told of here unless -o wants it."""
     from cloudless import api
 
     secret = None
@@ -100,16 +121,20 @@ async def _pull(context: Context, agent: AgentClient, reference: str) -> None:
         )
     meter = Meter(context.err, neutral(reference))
     image = None
-    async with aclosing(agent.pull_image(reference, secret)) as steps:  # type: ignore[type-var]
+    steps_of = agent.pull_image(reference, secret, timeout_s=_limit_s(context))
+    async with aclosing(steps_of) as steps:  # type: ignore[type-var]
         async for step in steps:
             image = step.image or image
             meter.show(step.stage, step.offset_bytes, step.total_bytes)
     meter.end()
-    digest = f" {neutral(image.digest)}" if image is not None else ""
-    context.out.line(f"image/{neutral(reference)} pulled{digest}")
+    if context.arguments.output is None:
+        digest = f" {neutral(image.digest)}" if image is not None else ""
+        context.out.line(f"image/{neutral(reference)} pulled{digest}")
+    return [image] if image is not None else []
 
 
-async def _import(context: Context, agent: AgentClient, path: str) -> None:
+async def _import(context: Context, agent: AgentClient, path: str) -> list[api.Image]:
+    """The images of an archive, which are told of here unless -o wants them."""
     meter = Meter(context.err, neutral(path))
     try:
         file: BinaryIO = sys.stdin.buffer if path == "-" else open(path, "rb")  # noqa: SIM115, ASYNC230
@@ -117,10 +142,14 @@ async def _import(context: Context, agent: AgentClient, path: str) -> None:
         raise Invalid(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
     with file:
         total = 0 if path == "-" else os.fstat(file.fileno()).st_size
-        images = await agent.import_image(_pieces(file, total, meter), context.arguments.name)
+        images = await agent.import_image(
+            _pieces(file, total, meter), context.arguments.name, timeout_s=_limit_s(context)
+        )
     meter.end()
-    for image in images:
-        context.out.line(f"image/{neutral(image.reference)} imported {neutral(image.digest)}")
+    if context.arguments.output is None:
+        for image in images:
+            context.out.line(f"image/{neutral(image.reference)} imported {neutral(image.digest)}")
+    return images
 
 
 def _pieces(file: BinaryIO, total: int, meter: Meter) -> Iterator[bytes]:

@@ -9,7 +9,7 @@ import argparse
 from typing import Any
 
 from cloudless.cli import exits
-from cloudless.cli.changing import add_change_options, finish, show_result
+from cloudless.cli.changing import add_change_options, finish, show_results
 from cloudless.cli.context import Context
 from cloudless.cli.parsing import UsageError
 
@@ -58,7 +58,7 @@ async def run(context: Context) -> int:
         )
         if arguments.dry_run and arguments.output is not None:
             context.arguments.dry_run = False
-            show_result(context, workload)
+            show_results(context, [workload], single=True)
             return exits.OK
         created = await client.create(workload, dry_run=arguments.dry_run)
         never = (arguments.restart or "").lower() == "never"

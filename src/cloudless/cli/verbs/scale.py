@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from cloudless.cli import exits
-from cloudless.cli.changing import add_change_options, finish
+from cloudless.cli.changing import add_change_options, before_dry_run, finish
 from cloudless.cli.context import Context
 from cloudless.cli.parsing import UsageError
 
@@ -29,7 +29,8 @@ async def run(context: Context) -> int:
 
         name = workload_only(arguments.name)
         async with suggesting(client, name):
+            before = await before_dry_run(context, client, name)
             workload = await client.scale(name, given[0], dry_run=arguments.dry_run)
         workload.outcome = f"scaled to {given[0]}"
-        await finish(context, client, workload)
+        await finish(context, client, workload, goal="scaled", before=before)
     return exits.OK

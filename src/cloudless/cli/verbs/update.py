@@ -10,7 +10,7 @@ import argparse
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cloudless.cli import exits
-from cloudless.cli.changing import add_change_options, finish
+from cloudless.cli.changing import add_change_options, before_dry_run, finish
 from cloudless.cli.context import Context
 from cloudless.cli.parsing import UsageError
 
@@ -41,10 +41,11 @@ async def run(context: Context) -> int:
 
         name = workload_only(arguments.name)
         async with suggesting(client, name):
+            before = await before_dry_run(context, client, name)
             workload = await client.edit(
                 name, changes.fields_for, message=arguments.message, dry_run=arguments.dry_run
             )
-        await finish(context, client, workload)
+        await finish(context, client, workload, before=before)
     return exits.OK
 
 
