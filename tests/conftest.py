@@ -1,4 +1,8 @@
-"""Options for every ring: with ``--no-skips`` a test that skips is a failure."""
+"""Options for every ring: with ``--no-skips`` a test that skips is a failure.
+
+Properties are tried on the same examples in each run, so that a run can be repeated;
+``--hypothesis-profile=search`` looks for others. Neither has a time limit for an example.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,14 @@ import asyncio
 from collections.abc import Generator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Else pytest-asyncio makes a loop that nobody closes when the first async test comes after a sync one.
 asyncio.set_event_loop(None)
+
+settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("repeat", settings.get_profile("search"), derandomize=True)
+settings.load_profile("repeat")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

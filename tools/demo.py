@@ -1,7 +1,8 @@
 """The main job of ``./demo``: deploy, update under live traffic, break, through the public API.
 
 ``ready`` waits for a coordinator that was just started, ``deploy`` runs the job, ``break``
-deploys an image that crashes and shows how that is explained. Exit 0 only when it is true.
+deploys an image that crashes: it is explained and taken back while requests go on. Exit 0
+only when it is true, and no request failed.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ PORT = 8088
 READY_DEADLINE_S = 60.0
 ROLLOUT_DEADLINE_S = 120.0
 PROBES_AT_ONCE = 4
+#: Of a line that tells of a step.
 
 
 @dataclass
@@ -183,8 +185,8 @@ def report(traffic: Traffic, state: Path) -> int:
         print(f"             {answer}")
     bin_path = CLI.relative_to(ROOT)
     print(f"  try        {bin_path} get workloads         {bin_path} logs hello -f")
-    print(f"             {bin_path} describe hello        {bin_path} exec hello -- sh -c 'ps; id'")
-    print("             ./demo --break  (a bad image: watch it explain itself)")
+    print(f"             {bin_path} rollout undo hello    {bin_path} exec -it hello -- sh")
+    print("             ./demo --break  (a bad image: watch it explain itself and roll back)")
     print(f"  stop       ./demo down                     removes all that it made ({state})")
     for failure in traffic.failures[:5]:
         print(f"error: a request failed during the update: {failure}", file=sys.stderr)
@@ -192,28 +194,62 @@ def report(traffic: Traffic, state: Path) -> int:
 
 
 async def broken() -> int:
-    """Roll out an image that crashes, show the explanation, go back; 0 when traffic never noticed."""
+    """Roll out an image that crashes; it explains itself and goes back; 0 when traffic never noticed."""
     import_image("broken")
     traffic = Traffic()
     async with cloudless.connect("127.0.0.1:8080") as client, asyncio.TaskGroup() as group:
-        before = await client.get("hello")
         group.create_task(traffic.run())
-        print(f"updating hello to an image that crashes: {IMAGE}:broken")
         try:
-            await client.update("hello", image=f"{IMAGE}:broken")
-            await client.wait("hello", timeout_s=ROLLOUT_DEADLINE_S)
-            print("error: the broken image got ready", file=sys.stderr)
-            return 1
-        except cloudless.RolloutFailed as failure:
-            print(f"\n{failure}")
-            for text in failure.log_lines:
-                print(f"    | {text}")
-            print()
-        await client.update("hello", image=before.message.spec.image)
-        after = await client.wait("hello", timeout_s=ROLLOUT_DEADLINE_S)
-        traffic.stop = True
-    print(f"back on {after.message.spec.image}; meanwhile {traffic.summary()}")
-    return 1 if traffic.failures else 0
+            began = time.monotonic()
+            web = await client.get("hello")
+            good = web.message.status.rollout.target_revision
+            if web.spec.image.endswith(":broken"):  # of the last time
+                web = await client.retry("hello")
+            else:
+                web = await client.update("hello", image=f"{IMAGE}:broken", message="a bad idea")
+            print(f"hello is updated to {IMAGE}:broken, which crashes; {len(web.replicas)} replicas serve\n")
+            failure = await failure_of(web, began)
+            if failure is None:
+                print("error: the broken image got ready", file=sys.stderr)
+                return 1
+            took_s = time.monotonic() - began
+        finally:
+            traffic.stop = True
+    explain(failure)
+    explanation = failure.explanation
+    print(f"back on revision {explanation.rolled_back_to} by itself, {took_s:.1f}s after it was asked for")
+    print(f"        probe: {traffic.summary()} meanwhile\n")
+    bin_path = CLI.relative_to(ROOT)
+    print(f"  try        {bin_path} rollout history hello --revision {explanation.revision}")
+    print(f"             {bin_path} rollout status hello")
+    for text in traffic.failures[:5]:
+        print(f"error: a request failed meanwhile: {text}", file=sys.stderr)
+    return 1 if traffic.failures or explanation.rolled_back_to != good else 0
+
+
+async def failure_of(web: Any, began: float) -> cloudless.RolloutFailed | None:
+    """Follow the rollout, a line for each step; how it failed, or None when it did not."""
+    try:
+        async with web.rollout(timeout_s=ROLLOUT_DEADLINE_S) as rollout:
+            async for step in rollout:
+                said = f"{step.phase.lower().replace('_', ' ')}: {step.because}"
+                print(f"  {time.monotonic() - began:4.1f}s  {said}", flush=True)
+    except cloudless.RolloutFailed as failure:
+        return failure
+    return None
+
+
+def explain(failure: cloudless.RolloutFailed) -> None:
+    """All that is known of a failure, as the command line tells it."""
+    told = failure.explanation
+    print(f"\nerror: {failure}")
+    print(f"  replica  {told.replica} on {told.node}: {told.exit_text}")
+    for change in told.changes:
+        print(f"  changed  {change}")
+    print(f"  last lines of {told.replica}:")
+    for text in told.log_lines:
+        print(f"    | {text}")
+    print()
 
 
 def main() -> int:

@@ -1,7 +1,7 @@
-"""Draw the state diagrams of docs/architecture.md from the tables in the code.
+"""Draw the state diagrams of the pages in docs/ from the tables in the code.
 
 Run as ``python tools/draw_diagrams.py [--check]``: rewrites what stands between the
-markers ``<!-- diagram NAME -->`` and ``<!-- end -->``; ``--check`` exits 1 when the page
+markers ``<!-- diagram NAME -->`` and ``<!-- end -->``; ``--check`` exits 1 when a page
 does not match the tables.
 """
 
@@ -19,9 +19,9 @@ sys.path.insert(0, str(ROOT / "src"))
 
 from cloudless.domain.node import NODE_TRANSITIONS  # noqa: E402
 from cloudless.domain.replica import TRANSITIONS  # noqa: E402
-from cloudless.domain.status import ROLLOUT_TRANSITIONS  # noqa: E402
+from cloudless.domain.rollout import ROLLOUT_TRANSITIONS  # noqa: E402
 
-PAGE = ROOT / "docs" / "architecture.md"
+PAGES = (ROOT / "docs" / "architecture.md", ROOT / "docs" / "rollouts.md")
 TABLES: dict[str, tuple[str, Mapping[Any, Any]]] = {
     "replica": ("PENDING", TRANSITIONS),
     "node": ("READY", NODE_TRANSITIONS),
@@ -53,14 +53,16 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--check", action="store_true")
     check = options.parse_args().check
-    page = PAGE.read_text()
-    new = drawn(page)
-    if check:
-        if new != page:
-            print("docs/architecture.md does not match the tables; run: python tools/draw_diagrams.py")
-        return int(new != page)
-    PAGE.write_text(new)
-    return 0
+    wrong = 0
+    for path in PAGES:
+        page = path.read_text()
+        new = drawn(page)
+        if new != page and check:
+            print(f"{path.relative_to(ROOT)} does not match the tables; run: python tools/draw_diagrams.py")
+            wrong = 1
+        elif new != page:
+            path.write_text(new)
+    return wrong
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ LOG=$ROOT/.cache/setup.log
 
 # Packages that serve a role at run time, and those that only tests need.
 RUNTIME_PACKAGES=(containerd runc nftables libnftables1 iproute2 busybox-static ca-certificates python3-venv)
-TEST_PACKAGES=(etcd-server etcd-client docker-registry)
+TEST_PACKAGES=(etcd-server etcd-client docker-registry crun tmux openssl)
 
 step_started=0
 step() { # step 1/5 name: begin a line that done_step ends

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 from tests.docs.pages import ROOT
 
-TOOLS = ("generate_api_docs", "generate_cli_docs", "generate_error_docs", "draw_diagrams")
+TOOLS = ("generate_api_docs", "generate_cli_docs", "generate_error_docs", "draw_diagrams", "draw_timelines")
 
 
 def loaded(name: str) -> ModuleType:

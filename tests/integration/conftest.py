@@ -56,6 +56,13 @@ def need_containerd() -> None:
 
 @pytest.fixture(scope="session")
 def containerd_daemon() -> Iterator[RunningContainerd]:
+    with running_containerd() as daemon:
+        yield daemon
+
+
+@contextlib.contextmanager
+def running_containerd() -> Iterator[RunningContainerd]:
+    """A containerd of its own, with nothing in it."""
     need_containerd()
     # Not below pytest's folders: the path of a socket must be short.
     folder = pathlib.Path(tempfile.mkdtemp(prefix="ctd-"))

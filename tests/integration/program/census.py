@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 import subprocess
 
-from tests.integration.program.served import processes
+from tests.integration.program.served import Served, processes
 
 from cloudless.agent.network.names import Names
 
@@ -34,3 +34,15 @@ def leftovers(data_dir: pathlib.Path, node_id: str) -> list[str]:
     if data_dir.exists():
         found.append(f"path {data_dir}")
     return found
+
+
+def open_files(served: Served) -> int:
+    """How many file descriptors the program has."""
+    assert served.process is not None
+    return len(list(pathlib.Path(f"/proc/{served.process.pid}/fd").iterdir()))
+
+
+def tasks_of(served: Served) -> int:
+    """How many threads the program has."""
+    assert served.process is not None
+    return len(list(pathlib.Path(f"/proc/{served.process.pid}/task").iterdir()))

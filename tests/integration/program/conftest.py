@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import shutil
 import tempfile
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from tests.integration.conftest import need_containerd
 from tests.integration.containerd import imagebuild
+from tests.integration.containerd.registry import Registry, running_registry
 from tests.integration.program.census import leftovers
 from tests.integration.program.served import Served
 
@@ -25,8 +27,32 @@ def image_archive(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return imagebuild.docker_archive(path, IMAGE, [imagebuild.busybox_layer()])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
+def registry(tmp_path: pathlib.Path) -> Iterator[Registry]:
+    if shutil.which("docker-registry") is None:
+        pytest.skip("needs docker-registry")
+    with running_registry(tmp_path, protected=False) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
 def serve(image_archive: pathlib.Path) -> Iterator[Callable[..., Served]]:
+    """Starts programs for one module; see ``serving``. Each has a range of addresses, of which a
+    machine has twenty.
+    """
+    with serving(image_archive) as make:
+        yield make
+
+
+@pytest.fixture(scope="session")
+def serve_all(image_archive: pathlib.Path) -> Iterator[Callable[..., Served]]:
+    """Starts programs that several modules share."""
+    with serving(image_archive) as make:
+        yield make
+
+
+@contextlib.contextmanager
+def serving(image_archive: pathlib.Path) -> Iterator[Callable[..., Served]]:
     """Starts programs with folders of their own; all end, and nothing of them may be left."""
     need_containerd()
     # Not below pytest's folders: the path of a socket must be short.
@@ -34,7 +60,8 @@ def serve(image_archive: pathlib.Path) -> Iterator[Callable[..., Served]]:
     started: list[Served] = []
 
     def make(*flags: str, name: str, **options: str) -> Served:
-        made = Served(parent / name, *flags, **options)
+        # Modules that know nothing of each other may choose the same name.
+        made = Served(parent / f"{name}-{len(started)}", *flags, **options)
         started.append(made)
         made.start()
         made.cli("image", "import", str(image_archive))
@@ -53,9 +80,9 @@ def allowed_folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
-def program(serve: Callable[..., Served], allowed_folder: pathlib.Path) -> Served:
+def program(serve_all: Callable[..., Served], allowed_folder: pathlib.Path) -> Served:
     """The shared one."""
-    return serve("--host-path", str(allowed_folder), name="shared")
+    return serve_all("--host-path", str(allowed_folder), name="shared")
 
 
 @pytest.fixture

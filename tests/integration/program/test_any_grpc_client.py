@@ -110,6 +110,27 @@ def test_create_get_and_follow_logs(tidy: Served, version: str) -> None:
     assert lines == [f"line {number}" for number in range(1, 6)]
 
 
+def test_batches_of_logs(tidy: Served) -> None:
+    coordinator = Reflected(tidy.address)
+    spec = {"image": IMAGE, "replicas": 2, "command": ["sh", "-c", "echo one; echo two >&2; exec sleep 1000"]}
+    coordinator.one(COORDINATOR, "CreateWorkload", namespace="default", name="test", spec=spec)
+    until(lambda: len(tidy.running("test")) == 2, "both run")
+    seen: dict[str, list[tuple[str, str]]] = {}
+    sources: dict[str, int] = {}
+    for batch in coordinator.call(COORDINATOR, "StreamLogs", json.dumps({"name": "test", "follow": True})):
+        for chunk in batch.get("chunks", []):
+            if "source" in chunk:
+                sources[chunk["replica_id"]] = chunk["source"].get("ordinal", 0)
+            for line in base64.b64decode(chunk.get("lines", "")).splitlines():
+                time_text, stream, tag, text = line.decode().split(" ", 3)
+                assert (len(time_text), tag) == (30, "F")
+                seen.setdefault(chunk["replica_id"], []).append((stream, text))
+        if sum(map(len, seen.values())) == 4:
+            break
+    assert sorted(sources.values()) == [0, 1]
+    assert all(sorted(lines) == [("stderr", "two"), ("stdout", "one")] for lines in seen.values())
+
+
 def test_health(program: Served) -> None:
     code, text = program.http("/health")
     assert (code, json.loads(text)["status"]) == (200, "ok")

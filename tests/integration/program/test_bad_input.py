@@ -42,7 +42,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"stop_grace_period": "-1s"}, "stop_grace_period"),
     ({"resources": {"limits": {"memory": "lots"}}}, "memory"),
     ({"resources": {"limits": {"cpu": "-1"}}}, "cpu"),
-    ({"rollout": {"strategy": "BLUE_GREEN"}}, "strategy"),
+    ({"rollout": {"strategy": "BLUE"}}, "strategy"),
     ({"security_context": {"run_as_user": -1}}, "run_as_user"),
     ({"readiness_probe": {"period": "1s"}}, "readiness_probe"),
 ]
@@ -189,5 +189,6 @@ def test_images_that_do_not_come(tidy: Served, image: str, cause: str) -> None:
     assert f"cannot pull {image}: {cause}" in result.err
     lines = result.err.splitlines()
     assert len(lines) == len(set(lines)), "no line is told twice"
-    warnings = [line for line in tidy.cli("events").out.splitlines() if "Warning" in line and image in line]
+    events = tidy.cli("events").out.splitlines()
+    warnings = [line for line in events if "Warning" in line and "replica/web" in line and image in line]
     assert len(warnings) == 1

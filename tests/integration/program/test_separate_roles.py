@@ -7,12 +7,15 @@ import pathlib
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Iterator
 
 import pytest
 from tests.integration.conftest import need_containerd
 from tests.integration.program.census import leftovers
 from tests.integration.program.served import Served, listens, until
+from tests.integration.program.test_exec import groups, start
+from tests.integration.program.test_exec_faults import GONE_S, client_process, close, gone
 from tests.integration.program.test_lifecycle import manifest
 from tests.integration.store.etcd_server import EtcdServer
 
@@ -69,3 +72,20 @@ def test_lifecycle_and_a_successor(parts: tuple[Served, Served, Served]) -> None
     assert {one["restarts"] for one in agent.replicas("web")} == {0}
     agent.cli("delete", "web", "--wait")
     assert not agent.running()
+
+
+def test_an_exec_ends_with_its_coordinator(parts: tuple[Served, Served, Served]) -> None:
+    """Alone: agent, containerd and client live on, and the program was written to hide."""
+    first, second, agent = parts
+    start(agent, "web")
+    process = client_process(agent, "5901", "-i")
+    since_s = time.monotonic()
+    first.kill()
+    gone("5901", since_s)
+    assert close(process) == 125
+    folder = agent.data_dir / "agent" / "execs"
+    until(lambda: not list(folder.glob("*")), "no record is left", GONE_S)
+    assert groups(agent) == []
+    second.start(ready=False)
+    until(lambda: second.http("/readyz")[0] == 200, "the successor has the node")
+    until(lambda: agent.cli("exec", "web", "--", "true", code=None).code == 0, "exec works again")

@@ -13,10 +13,14 @@ LIMIT_S = 10.0
 
 
 class Load:
-    """Requests until ``stop``; ``answers`` counts bodies, ``failures`` tells of all others."""
+    """Requests until ``stop``; ``answers`` counts bodies, ``failures`` tells of all others.
 
-    def __init__(self, port: int) -> None:
+    At full rate, or with a pause after each request.
+    """
+
+    def __init__(self, port: int, pause_s: float = 0.0) -> None:
         self.port = port
+        self.pause_s = pause_s
         self.answers: Counter[str] = Counter()
         self.failures: list[str] = []
         self.stop = False
@@ -45,6 +49,8 @@ class Load:
                 await asyncio.sleep(0.001)
             self.total += 1
             self._changed.set()
+            if self.pause_s:
+                await asyncio.sleep(self.pause_s)
 
 
 async def ask(port: int) -> str:
@@ -63,9 +69,9 @@ async def ask(port: int) -> str:
 
 
 @asynccontextmanager
-async def load(port: int) -> AsyncIterator[Load]:
+async def load(port: int, pause_s: float = 0.0) -> AsyncIterator[Load]:
     """Requests run during the block, and a hundred of them before and after it."""
-    made = Load(port)
+    made = Load(port, pause_s)
     async with asyncio.TaskGroup() as group:
         group.create_task(made.run())
         try:

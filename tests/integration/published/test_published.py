@@ -41,6 +41,32 @@ async def test_a_rolling_update_fails_no_request(site: Site) -> None:
     assert len(requests.answers) == 3, "all replicas answer"
 
 
+@pytest.mark.parametrize(
+    "rollout",
+    [
+        {"strategy": "BLUE_GREEN", "auto_promote": True, "scale_down_delay": "200ms"},
+        {
+            "strategy": "CANARY",
+            "auto_promote": True,
+            "steps": [{"weight": 30, "pause": {"duration": "300ms"}}],
+            "max_unavailable": 0,
+        },
+    ],
+    ids=["BLUE_GREEN", "CANARY"],
+)
+async def test_a_switch_of_revisions_fails_no_request(site: Site, rollout: dict[str, object]) -> None:
+    await site.deployed(rollout=rollout)
+    async with load(site.port) as requests:
+        for number in range(2):
+            await site.client.update("web", env={"VERSION": str(number)})
+            await site.client.wait("web", timeout_s=60)
+            await until(site, lambda all_: len(all_) == 3)
+            await requests.until_more(50)
+            requests.answers.clear()
+    assert requests.failures == []
+    assert revisions(requests.answers) == {"3"}
+
+
 async def test_scaling_fails_no_request(site: Site) -> None:
     await site.deployed()
     async with load(site.port) as requests:

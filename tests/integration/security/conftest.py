@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from tests.integration.containerd import imagebuild
 from tests.integration.program.conftest import image_archive as image_archive
-from tests.integration.program.conftest import serve as serve
+from tests.integration.program.conftest import serve_all as serve_all
 from tests.integration.program.served import Served
 
 
@@ -29,11 +29,11 @@ def shared() -> Iterator[pathlib.Path]:
 
 
 @pytest.fixture(scope="session")
-def victim(serve: Callable[..., Served], shared: pathlib.Path) -> Served:
+def victim(serve_all: Callable[..., Served], shared: pathlib.Path) -> Served:
     """The program under attack: its data directory lies in /tmp."""
     before = os.umask(0)
     try:
-        return serve("--host-path", str(shared), "--host-path", tempfile.gettempdir(), name="victim")
+        return serve_all("--host-path", str(shared), "--host-path", tempfile.gettempdir(), name="victim")
     finally:
         os.umask(before)
 

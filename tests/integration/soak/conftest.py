@@ -8,18 +8,18 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 from tests.integration.containerd.registry import Registry, running_registry
-from tests.integration.program.conftest import image_archive, serve
+from tests.integration.program.conftest import image_archive, serve_all
 from tests.integration.program.served import Served
 from tests.integration.soak.proxy import Proxy, running_proxy
 
 import cloudless
 
-__all__ = ["image_archive", "serve"]
+__all__ = ["image_archive", "serve_all"]
 
 
 @pytest.fixture(scope="session")
-def program(serve: Callable[..., Served]) -> Served:
-    return serve(name="soak")
+def program(serve_all: Callable[..., Served]) -> Served:
+    return serve_all(name="soak")
 
 
 @pytest.fixture
