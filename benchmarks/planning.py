@@ -14,7 +14,8 @@ from collections.abc import Callable
 
 from cloudless.domain.cluster import Cluster
 from cloudless.domain.node import NodeFacts, NodeRecord
-from cloudless.domain.replica import Observation, ReplicaPhase
+from cloudless.domain.plan import Plan, RemoveReplica
+from cloudless.domain.replica import Observation, ReplicaPhase, ReplicaRecord
 from cloudless.domain.resources import ResourceList
 from cloudless.domain.workload import WorkloadRecord, WorkloadSpec
 from cloudless.planning.apply import apply_plan
@@ -64,17 +65,36 @@ def settle(cluster: Cluster, name: str) -> Cluster:
         cluster = apply_plan(cluster, plan)
         for record in list(cluster.replicas_of(name)):
             if record.run and record.id not in cluster.observations:
-                cluster.put_observation(
-                    Observation(
-                        replica_id=record.id,
-                        workload_id=name,
-                        node_id=record.node_id,
-                        phase=ReplicaPhase.RUNNING,
-                        ready=True,
-                        image_digest="sha256:1",
-                        ready_since=NOW,
-                    )
-                )
+                observe(cluster, record, ready=True)
+
+
+def observe(cluster: Cluster, record: ReplicaRecord, *, ready: bool) -> None:
+    """Its node says that it runs."""
+    cluster.put_observation(
+        Observation(
+            replica_id=record.id,
+            workload_id=record.workload_id,
+            node_id=record.node_id,
+            phase=ReplicaPhase.RUNNING,
+            ready=ready,
+            image_digest="sha256:1",
+            ready_since=NOW if ready else None,
+        )
+    )
+
+
+def in_the_middle(cluster: Cluster, name: str) -> Cluster:
+    """The first step of an update is done, and one of its new replicas has become ready."""
+    cluster = apply_plan(cluster, plan_workload(cluster, name, NOW, new_id))
+    for record in list(cluster.replicas_of(name)):
+        if not record.run:
+            cluster = apply_plan(cluster, Plan(actions=(RemoveReplica(record),)))
+        elif record.id not in cluster.observations:
+            observe(cluster, record, ready=False)
+    cluster = apply_plan(cluster, plan_workload(cluster, name, NOW, new_id))
+    newest = max(cluster.replicas_of(name), key=lambda record: (record.revision, record.ordinal))
+    observe(cluster, newest, ready=True)
+    return cluster
 
 
 def measure(what: str, once: Callable[[], object], count: int) -> None:
@@ -103,6 +123,13 @@ def main() -> None:
     measure(
         "plan, 100 replicas, first step of an update",
         lambda: plan_workload(updating, "web", NOW, new_id),
+        count,
+    )
+    middle = in_the_middle(updating, "web")
+    assert plan_workload(middle, "web", NOW, new_id).actions
+    measure(
+        "plan, 100 replicas, a later step: one became ready",
+        lambda: plan_workload(middle, "web", NOW, new_id),
         count,
     )
     measure("view, 100 replicas", lambda: view_workload(settled, "web", NOW), count)

@@ -34,12 +34,27 @@ from sidebyside import (
     machine,
     ours,
     process_figures,
+    rollout_figures,
     swarm,
 )
 from sidebyside.results import Results
 
 ROUNDS = 3
-NAMES = ("api", "one", "ten", "fifty", "heal", "exec", "update", "cold", "command", "logs", "idle")
+NAMES = (
+    "api",
+    "one",
+    "ten",
+    "fifty",
+    "heal",
+    "exec",
+    "update",
+    "switch",
+    "load",
+    "cold",
+    "command",
+    "logs",
+    "idle",
+)
 #: These take long and hardly vary: they are done in the first round only.
 ONCE = frozenset({"idle"})
 
@@ -84,6 +99,8 @@ async def measure(
     """One section of one round."""
     if name in container_figures.FIGURES:
         await container_figures.FIGURES[name](sides)
+    elif name in rollout_figures.FIGURES:
+        await rollout_figures.FIGURES[name](sides)
     elif name == "api":
         await api_figures.measure(sides)
     elif name == "cold":

@@ -5,7 +5,7 @@ new connection for each request: directly, through a published port, and through
 is switched from one replica to the other 20 times a second; failed requests are counted.
 Needs root, nftables and wrk.
 
-    .venv/bin/python benchmarks/traffic.py [--seconds 5] [--switches 200]
+    .venv/bin/python benchmarks/traffic.py [--seconds 5] [--switches 200] [--decisions 20]
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import switching
+
 from cloudless.agent.network.kernel import KernelNetwork
 from cloudless.agent.network.port import Attachment
 from cloudless.agent.traffic.kernel import KernelTraffic
@@ -32,6 +34,8 @@ ENDPOINT = Endpoint("127.0.0.1", 18088)
 PORT = 8080
 #: What a switch must reach as p50, in milliseconds.
 TARGET_SWITCH_MS = 1.1
+#: The same for a whole switch, from the decision on.
+TARGET_DECISION_MS = 5.0
 SWITCH_INTERVAL_S = 0.05
 
 SERVER = """
@@ -127,6 +131,31 @@ async def measure_switches(traffic: KernelTraffic, backends: int, services: int,
     return took
 
 
+async def measure_shares(traffic: KernelTraffic, percent: int, count: int) -> list[float]:
+    """Milliseconds of each change of shares between one new replica and twenty old ones."""
+    old = tuple(Backend(f"10.213.1.{n + 1}", PORT, 100 - percent) for n in range(20))
+    new = Backend("10.213.2.1", PORT, percent * len(old))
+    took = []
+    for number in range(count):
+        began = time.perf_counter()
+        await traffic.switch({ENDPOINT: (*old, new) if number % 2 else old})
+        took.append((time.perf_counter() - began) * 1000)
+    await traffic.switch({})
+    return took
+
+
+async def measure_decisions(count: int) -> None:
+    """Time blue-green switches of ten replicas and print."""
+    with tempfile.TemporaryDirectory() as folder:
+        whole, rest = await switching.measure(Path(folder), 10, count)
+    told = f"p50 {statistics.median(whole):.2f} ms, max {max(whole):.2f} ms"
+    stored = statistics.median(whole) - statistics.median(rest)
+    print(
+        f"blue-green switch of 10, decision -> in force: {told} (target {TARGET_DECISION_MS:g} ms), "
+        f"of which {stored:.2f} ms to store the decision"
+    )
+
+
 async def switch_all_the_time(traffic: KernelTraffic, replicas: list[Attachment]) -> int:
     """Move everything from one replica to the other and back until cancelled."""
     count = 0
@@ -140,8 +169,9 @@ async def switch_all_the_time(traffic: KernelTraffic, replicas: list[Attachment]
         return count
 
 
-async def run(seconds: float, switches: int) -> None:
+async def run(seconds: float, switches: int, decisions: int) -> None:
     """Measure and print."""
+    await measure_decisions(decisions)
     async with node() as (network, traffic):
         for backends, services in ((3, 1), (10, 1), (100, 1), (1000, 1), (10, 100)):
             took = await measure_switches(traffic, backends, services, switches)
@@ -149,6 +179,10 @@ async def run(seconds: float, switches: int) -> None:
             told = f"p50 {p50:.2f} ms, p99 {p99:.2f} ms, max {max(took):.2f} ms"
             target = f"  (target p50 {TARGET_SWITCH_MS} ms)" if services == 1 and backends <= 10 else ""
             print(f"switch, {backends} backends, {services} services: {told}{target}")
+        for percent in (5, 1):
+            took = await measure_shares(traffic, percent, switches)
+            told = f"p50 {statistics.median(took):.2f} ms, max {max(took):.2f} ms"
+            print(f"shares, {percent} % to one new replica beside 20: {told}")
         replicas = [await network.attach(name, hostname=name) for name in ("one", "two", "direct")]
         async with serving(replicas):
             # Not one of the others: the kernel remembers its connections for two minutes, and has
@@ -175,8 +209,9 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     options.add_argument("--seconds", type=float, default=5, help="of each load")
     options.add_argument("--switches", type=int, default=200, help="that are timed")
+    options.add_argument("--decisions", type=int, default=20, help="blue-green switches that are timed")
     given = options.parse_args()
-    asyncio.run(run(given.seconds, given.switches))
+    asyncio.run(run(given.seconds, given.switches, given.decisions))
 
 
 if __name__ == "__main__":

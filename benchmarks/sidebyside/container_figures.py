@@ -1,4 +1,4 @@
-"""Figures of containers: start, delete, self-healing, update, exec; each beside the floor."""
+"""Figures of containers: start, delete, self-healing, exec; each beside the floor."""
 
 from __future__ import annotations
 
@@ -126,26 +126,10 @@ async def executing(sides: Sides) -> None:
         figure.add(SWARM, *(took_s * 1000 for took_s in await asyncio.to_thread(sides.swarm.execute, EXECS)))
 
 
-async def updating(sides: Sides) -> None:
-    """A rolling update of ten, two at a time, until the rollout is complete."""
-    figure = sides.results.figure("rolling update of 10, two at a time", "ms", Target(1500))
-    workload, _ = await sides.ours.up(10, rollout={"max_surge": "0", "max_unavailable": "2"})
-    await sides.quiet()
-    began = time.perf_counter()
-    asked = await sides.ours.client.update(workload.name, env={"V": "2"})
-    await sides.ours.client.follow(asked, "available", timeout_s=60)
-    figure.add(OURS, (time.perf_counter() - began) * 1000)
-    await sides.ours.down(workload.name)
-    if sides.swarm is not None:
-        await sides.quiet()
-        figure.add(SWARM, await asyncio.to_thread(sides.swarm.update) * 1000)
-
-
 FIGURES: dict[str, Callable[[Sides], Awaitable[None]]] = {
     "one": one,
     "ten": ten,
     "fifty": fifty,
     "heal": healing,
     "exec": executing,
-    "update": updating,
 }

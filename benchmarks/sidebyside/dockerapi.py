@@ -13,7 +13,9 @@ VERSION = "v1.41"
 TIMEOUT_S = 300.0
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
     def __init__(self, path: Path) -> None:
         super().__init__("docker", timeout=TIMEOUT_S)
         self._path = path
@@ -29,7 +31,7 @@ class DockerApi:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._connection = _UnixConnection(path)
+        self._connection = UnixConnection(path)
 
     def call(self, method: str, target: str, body: Any = None) -> Any:
         """The decoded answer, or its bytes; raises ``RuntimeError`` for a refusal."""

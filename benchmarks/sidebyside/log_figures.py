@@ -10,7 +10,7 @@ from cloudless import api
 from sidebyside.container_figures import Sides
 from sidebyside.results import OURS
 
-LINES = 20_000
+LINES = 200_000
 FOLLOWED = 50
 WRITE = f"yes {'x' * 99} | head -n {LINES}; echo DONE"
 #: A line now and then, and ready to end at once.

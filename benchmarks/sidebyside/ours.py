@@ -29,15 +29,17 @@ LOOK_S = 0.002
 class Serve:
     """One ``cloudless serve``; ``containerd`` as its flag takes it."""
 
-    def __init__(self, folder: Path, containerd: str) -> None:
+    def __init__(self, folder: Path, containerd: str, *flags: str) -> None:
         self.folder = folder
         self.containerd = containerd
         api, self._http, agent = _free_ports(3)
         self.address = f"127.0.0.1:{api}"
+        self.agent_address = f"127.0.0.1:{agent}"
         self._arguments = (
             *("--data-dir", str(folder), "--containerd", containerd, "--node-name", "bench"),
             *("--api-address", self.address, "--http-address", f"127.0.0.1:{self._http}"),
-            *("--agent-address", f"127.0.0.1:{agent}", "--log-format", "json"),
+            *("--agent-address", self.agent_address, "--log-format", "json"),
+            *flags,
         )
         self._process: asyncio.subprocess.Process | None = None
 
@@ -92,9 +94,9 @@ class Serve:
 
 
 @contextlib.asynccontextmanager
-async def serving(folder: Path, containerd: str) -> AsyncIterator[Serve]:
+async def serving(folder: Path, containerd: str, *flags: str) -> AsyncIterator[Serve]:
     """A program that runs, and of which nothing is left afterwards."""
-    serve = Serve(folder, containerd)
+    serve = Serve(folder, containerd, *flags)
     try:
         await serve.start()
         yield serve

@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class Swarm:
 
     def __init__(self, api: DockerApi, pid: int, image_id: str, command: tuple[str, ...] | None) -> None:
         self._api = api
+        self.path = api.path
         self._pid = pid
         self._image = image_id
         self.command = command
@@ -75,7 +76,7 @@ class Swarm:
     def execute(self, count: int) -> list[float]:
         """``true`` in a container."""
         name, _ = self.up(1)
-        container_id = self._tasks(name)[0]["Status"]["ContainerStatus"]["ContainerID"]
+        container_id = self.container_of(name)
         found = []
         for _ in range(count):
             began = time.perf_counter()
@@ -84,15 +85,31 @@ class Swarm:
         self.down(name)
         return found
 
-    def update(self) -> float:
-        """A rolling update of ten, two at a time, until all tasks of the new kind run."""
-        name, _ = self.up(10)
+    def command_output_bytes_per_s(self, script: str, size_bytes: int) -> float | None:
+        """What a program writes, by ``docker exec`` into a pipe; None without such a command."""
+        if self.command is None:
+            return None
+        name, _ = self.up(1)
+        began = time.perf_counter()
+        words = [*self.command, "exec", self.container_of(name), "sh", "-c", script]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+            assert process.stdout is not None
+            got = sum(map(len, iter(lambda: process.stdout.read1(1 << 20), b"")))  # type: ignore[union-attr]
+        took_s = time.perf_counter() - began
+        assert got == size_bytes, f"{got} of {size_bytes} bytes"
+        self.down(name)
+        return got / took_s
+
+    def update(self, count: int, batch: int) -> float:
+        """A rolling update, ``batch`` at a time, until all tasks of the new kind run."""
+        name, _ = self.up(count)
         known = self._api.call("GET", f"/services/{name}")
         spec = known["Spec"]
         spec["TaskTemplate"]["ContainerSpec"]["Env"] = ["V=2"]
+        spec["UpdateConfig"]["Parallelism"] = batch
         began = time.perf_counter()
         self._api.call("POST", f"/services/{known['ID']}/update?version={known['Version']['Index']}", spec)
-        _until(lambda: self._running(name, ["V=2"]) >= 10)
+        _until(lambda: self._running(name, ["V=2"]) >= count)
         took_s = time.perf_counter() - began
         self.down(name)
         return took_s
@@ -128,8 +145,19 @@ class Swarm:
         self._number += 1
         return f"bench-{os.getpid()}-{self._number}"
 
-    def _service(self, name: str, count: int, restart: dict[str, Any] | None = None) -> dict[str, Any]:
-        template: dict[str, Any] = {"ContainerSpec": {"Image": self._image, "Command": list(image.COMMAND)}}
+    def container_of(self, name: str) -> str:
+        """The id of the container of a service's first task."""
+        found: str = self._tasks(name)[0]["Status"]["ContainerStatus"]["ContainerID"]
+        return found
+
+    def _service(
+        self,
+        name: str,
+        count: int,
+        restart: dict[str, Any] | None = None,
+        command: Sequence[str] = image.COMMAND,
+    ) -> dict[str, Any]:
+        template: dict[str, Any] = {"ContainerSpec": {"Image": self._image, "Command": list(command)}}
         if restart is not None:
             template["RestartPolicy"] = restart
         return {
