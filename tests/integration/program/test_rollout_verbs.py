@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -45,7 +46,8 @@ def test_a_failed_update_explains_itself_and_is_rolled_back(tidy: Served) -> Non
     broken = web(2, command=BREAKS, max_failures=0, max_surge="1", max_unavailable="0")
     result = tidy.cli("apply", "-f", "-", "-m", "a try", stdin=broken, code=3)
     text = result.err
-    assert "error: web: revision 2 failed: new replicas failed 1 time, 0 are tolerated" in text
+    # A program on two busy processors may see two ends at one look.
+    assert re.search(r"error: web: revision 2 failed: new replicas failed \d+ times?, 0 are tolerated", text)
     assert "(rolled back to revision 1)" in text
     assert ": exit code 3\n" in text
     assert "  changed  command: " in text

@@ -37,6 +37,8 @@ class Sample:
     at_s: float
     existing: frozenset[str]
     serving: frozenset[str]
+    #: Why who gets new connections does not answer, for whoever reads a failed test.
+    silent: tuple[str, ...] = ()
 
 
 @dataclass
@@ -84,12 +86,15 @@ class Observer:
                 replica_id = await self._replica_of(client, task.container_id)
                 existing.add(replica_id)
                 self._find_address(task.pid, replica_id)
-        found = await asyncio.gather(*(self._probe(address) for address in backends))
-        silent = backends - set(found)
+        order = sorted(backends)
+        answers = await asyncio.gather(*(self._probe(address) for address in order))
+        silent = {address: why for address, why in zip(order, answers, strict=True) if why}
         if silent:  # who left the rules since may have ended since, and served then
-            found = [*found, *(silent - await self._backends())]
-        serving = {self._places.get(address, address) for address in found if address}
-        return Sample(at_s, frozenset(existing), frozenset(serving))
+            still = await self._backends()
+            silent = {address: why for address, why in silent.items() if address in still}
+        serving = {self._places.get(address, address) for address in backends - silent.keys()}
+        whys = tuple(f"{address}: {why}" for address, why in silent.items())
+        return Sample(at_s, frozenset(existing), frozenset(serving), whys or (() if backends else ("no rules",)))
 
     async def _replica_of(self, client: ContainerdClient, container_id: str) -> str:
         if container_id not in self._replicas:
@@ -117,15 +122,17 @@ class Observer:
         process = await asyncio.create_subprocess_exec(
             *("nft", "list", "table", "ip", table),
             stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
         )
-        listing, _ = await process.communicate()
+        listing, complaint = await process.communicate()
+        # Before the first replica and after the last there is no table; all else is no answer.
+        assert process.returncode == 0 or b"No such file" in complaint, complaint.decode()
         services = rules.parse(listing.decode())
         return {one.address for point, all_ in services.items() if point.port == self.port for one in all_}
 
     async def _probe(self, address: str) -> str:
-        """``address`` when its server answers."""
-        with contextlib.suppress(OSError, ValueError):
+        """Why the server at ``address`` does not answer; empty when it does."""
+        try:
             async with asyncio.timeout(PROBE_LIMIT_S):
                 reader, writer = await asyncio.open_connection(address, 8080)
                 try:
@@ -133,8 +140,9 @@ class Observer:
                     replica_id, revision = (await reader.read()).decode().rpartition("\n\r\n")[2].split()
                 finally:
                     writer.close()
-            self.revisions[replica_id] = int(revision)
-            return address
+        except (OSError, ValueError) as error:
+            return repr(error)
+        self.revisions[replica_id] = int(revision)
         return ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,11 @@ async def test_an_image_that_crashes_at_once(stage: Stage, strategy: str) -> Non
     assert all(one.serving == old for one in seen.samples), "the old ones serve throughout"
     assert seen.samples[-1].existing == old
 
+    # Those that were begun together may have ended together: then the count goes past three at once.
+    told_count = re.search(r"new replicas failed (\d+) times, 2 are tolerated", told.err)
+    assert told_count is not None, told.err
+    assert int(told_count[1]) >= 3
     for part in (
-        "new replicas failed 3 times, 2 are tolerated",
         "(rolled back to revision 1)",
         "on node-1: exit code 3",
         "changed  command",
@@ -48,7 +52,7 @@ async def test_an_image_that_crashes_at_once(stage: Stage, strategy: str) -> Non
         "code: CL-6001",
         "cloudless rollout retry web",
     ):
-        assert part in told.err
+        assert part in told.err, told.err
     rollout_now = await stage.status()
     assert rollout_now.phase.name == "ROLLED_BACK"
     assert rollout_now.target_revision == 1

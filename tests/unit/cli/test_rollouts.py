@@ -240,7 +240,7 @@ def test_status_of_a_rollout_on_its_way(cli, slow, fake):
     assert lines[1:4] == [
         "  because   waiting for web/0 to stop",
         "  time      fails in 2h unless it gets further",
-        "  failures  1 bad ends of new replicas, 2 are tolerated",
+        "  failures  1 bad end of new replicas, 2 are tolerated",
     ]
     assert lines[4].split("  ")[1] == "revision 4"
     assert lines[4].endswith("  1/3 available   20 % of traffic")

@@ -108,7 +108,8 @@ def _facts(
     if rollout.failures and rollout.failure is None:
         spec = workload.message.spec.rollout if workload.message.spec is not None else None
         limit = 2 if spec is None or spec.max_failures is None else spec.max_failures
-        yield "failures", f"{rollout.failures} bad ends of new replicas, {limit} are tolerated", "yellow"
+        ends = "bad end" if rollout.failures == 1 else "bad ends"
+        yield "failures", f"{rollout.failures} {ends} of new replicas, {limit} are tolerated", "yellow"
 
 
 def _why(out: Terminal, rollout: api.RolloutStatus) -> None:
