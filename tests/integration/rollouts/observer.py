@@ -94,7 +94,9 @@ class Observer:
             silent = {address: why for address, why in silent.items() if address in still}
         serving = {self._places.get(address, address) for address in backends - silent.keys()}
         whys = tuple(f"{address}: {why}" for address, why in silent.items())
-        return Sample(at_s, frozenset(existing), frozenset(serving), whys or (() if backends else ("no rules",)))
+        return Sample(
+            at_s, frozenset(existing), frozenset(serving), whys or (() if backends else ("no rules",))
+        )
 
     async def _replica_of(self, client: ContainerdClient, container_id: str) -> str:
         if container_id not in self._replicas:

@@ -28,8 +28,9 @@ class MemoryBoard:
     listening: dict[Endpoint, str] = field(default_factory=dict)
     #: Unfinished connections by path of the network namespace.
     connected: dict[str, int] = field(default_factory=dict)
-    #: Number of coming switches that the kernel refuses.
+    #: Number of coming switches that the kernel refuses, and of coming reads.
     refuse: int = 0
+    refuse_reads: int = 0
 
 
 class MemoryTraffic:
@@ -39,6 +40,9 @@ class MemoryTraffic:
         self.board = board if board is not None else MemoryBoard()
 
     async def read(self) -> Services:
+        if self.board.refuse_reads:
+            self.board.refuse_reads -= 1
+            raise TrafficUnavailable("the kernel did not tell the rules of published ports")
         return dict(sorted(self.board.services.items()))
 
     async def switch(self, services: Services) -> None:

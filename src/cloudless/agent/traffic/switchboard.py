@@ -66,6 +66,10 @@ class Switchboard:
         self._owners: dict[Endpoint, str] = {}
         #: Network namespaces of replicas that took part, or may have in an earlier life.
         self._places: dict[str, str] = {}
+        #: Until what is in force was read: what is known of it, who has spoken, who may stay.
+        self._inherited: dict[str, Assignment] | None = {}
+        self._spoken: set[str] = set()
+        self._kept: frozenset[str] | None = None
         self._wish = 0
         self._done = 0
         self._changed = asyncio.Event()
@@ -76,21 +80,31 @@ class Switchboard:
 
         ``known`` and ``splits`` are what the journal says of replicas and shares. A replica
         that is in force and not known keeps what it has until ``keep`` or ``leave`` says more.
+        What cannot be read now is read by ``run``, before it changes anything.
         """
         self._splits = dict(splits or {})
+        self._inherited = {one.replica_id: one for one in known}
         try:
-            services = await self._traffic.read()
-            attachments = await self._network.list()
+            await self._take_over()
         except CloudlessError as error:
             log.warning("cannot read the published ports", extra={"why": error.message})
-            return
-        replicas = {one.address: one.id for one in attachments if one.netns_path is not None}
-        self._places |= {one.id: one.netns_path for one in attachments if one.netns_path is not None}
+            self._change()
+
+    async def _take_over(self) -> None:
+        services = await self._traffic.read()
+        attachments = await self._network.list()
+        places = {one.id: one.netns_path for one in attachments if one.netns_path is not None}
+        # Who has spoken since knows better; who is not kept left.
+        gone = self._spoken | (set() if self._kept is None else places.keys() - self._kept)
+        replicas = {one.address: one.id for one in attachments if one.id in places.keys() - gone}
         for endpoint, backends in services.items():
             for backend in backends:
                 if backend.address in replicas:
                     self._members.setdefault(replicas[backend.address], {})[endpoint] = backend
-        self._known = {one.replica_id: one for one in known if one.replica_id in self._members}
+        inherited = {name: one for name, one in (self._inherited or {}).items() if name in self._members}
+        self._known, self._places = inherited | self._known, places | self._places
+        self._inherited = None
+        self._spoken.clear()
         if services:
             self._change()  # backends that are gone go
 
@@ -101,6 +115,8 @@ class Switchboard:
             change = await self._next_change()
             self._changed.clear()
             try:
+                if self._inherited is not None:
+                    await self._take_over()
                 if not change and await self._traffic.read() == self._services(self._sharings()):
                     continue
                 wish, sharings = self._wish, self._sharings()
@@ -163,6 +179,7 @@ class Switchboard:
         if not backends or netns_path is None:
             return
         self._places[replica_id] = netns_path
+        self._speaks_first(replica_id)
         if replica_id not in self._known or self._members.get(replica_id) != backends:
             self._change()
         self._members[replica_id], self._known[replica_id] = backends, assignment
@@ -170,7 +187,7 @@ class Switchboard:
     def leave(self, replica_id: str) -> None:
         """No new connection may go to this replica; ``settled`` tells when that is true."""
         self._known.pop(replica_id, None)
-        if self._members.pop(replica_id, None) is not None:
+        if self._members.pop(replica_id, None) is not None or self._speaks_first(replica_id):
             self._change()
 
     def close(self, replica_id: str) -> None:
@@ -184,6 +201,7 @@ class Switchboard:
 
     def keep(self, replica_ids: frozenset[str]) -> None:
         """All others left, however they came to take part."""
+        self._kept = replica_ids
         for replica_id in self._members.keys() - replica_ids:
             self.leave(replica_id)
 
@@ -200,7 +218,7 @@ class Switchboard:
 
     def has_served(self, replica_id: str) -> bool:
         """Whether connections may have gone to this replica."""
-        return replica_id in self._places
+        return replica_id in self._places or self._inherited is not None
 
     async def connections(self, assignment: Assignment) -> int:
         """Unfinished TCP connections to the published ports of a replica; 0 when nobody can tell."""
@@ -289,6 +307,13 @@ class Switchboard:
             await future
         finally:
             self._waiting.discard(future)
+
+    def _speaks_first(self, replica_id: str) -> bool:
+        """Whether it may be in force for all we know: nothing was read yet, and it said nothing yet."""
+        if self._inherited is None or replica_id in self._spoken:
+            return False
+        self._spoken.add(replica_id)
+        return True
 
     def _change(self) -> None:
         self._wish += 1

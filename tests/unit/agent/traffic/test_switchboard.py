@@ -165,6 +165,31 @@ async def test_what_was_in_force_goes_on_until_somebody_says_otherwise() -> None
 
 
 @virtual
+async def test_what_cannot_be_read_at_the_start_goes_on_until_it_can() -> None:
+    board, host = MemoryBoard(refuse_reads=3), MemoryHost()
+    network = MemoryNetwork(host)
+    places = {name: await network.attach(name, hostname=name) for name in ("r1", "r2", "r3", "r4")}
+    living = {name: Backend(place.address, 80) for name, place in places.items()}
+    board.services = {WEB: tuple(living.values())}
+    known = tuple(of(name) for name in places)
+    async with switchboard(board, host, known=known) as made:
+        for name in places:
+            made.resume(of(name))
+        made.enter(of("r1"), places["r1"].address, places["r1"].netns_path)
+        made.leave("r2")
+        made.keep(frozenset({"r1", "r2", "r3"}))
+        assert made.has_served("r2"), "for all that anybody knows"
+        assert not await made.settled(0.05)
+        assert board.history == [], "nothing is changed that was not read"
+        assert await made.settled(60)
+        assert board.history == [{WEB: (living["r1"], living["r3"])}]
+        made.leave("r2")
+        made.leave("r3")
+        assert await made.settled(1)
+        assert board.services == {WEB: (living["r1"],)}
+
+
+@virtual
 async def test_a_port_without_an_address_is_also_where_the_node_says() -> None:
     board = MemoryBoard()
     made = Switchboard(MemoryTraffic(board), MemoryNetwork(), virtual_clock(), Told(), ("192.0.2.7",))
