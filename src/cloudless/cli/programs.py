@@ -68,8 +68,10 @@ async def kill(context: Context, command: Sequence[str]) -> int:
     from cloudless.cli.naming import on_target
 
     given = context.arguments
-    if not given.kill:
+    if given.kill is None:
         raise UsageError("--signal and --grace go with --kill", hint=f"cloudless get execs {given.name}")
+    if not given.kill:
+        raise UsageError("--kill: which program? It is empty", hint=f"cloudless get execs {given.name}")
     wrong = next((name for name in _FOR_RUNNING if getattr(given, name) not in (False, "", [], None)), "")
     if command or wrong:
         what = f"no --{wrong.replace('_', '-')}" if wrong else "no program"

@@ -30,6 +30,15 @@ class ReplicaPhase(enum.StrEnum):
     FAILED = "FAILED"
     UNKNOWN = "UNKNOWN"
 
+    @property
+    def words(self) -> str:
+        """As it is said in a sentence.
+
+        >>> ReplicaPhase.BACKING_OFF.words
+        'backing off'
+        """
+        return self.value.lower().replace("_", " ")
+
 
 P = ReplicaPhase
 #: Which phase may follow which; the diagram in docs is drawn from this table. UNKNOWN is

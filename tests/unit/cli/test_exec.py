@@ -310,6 +310,7 @@ def test_a_program_that_is_not_there_cannot_be_ended(web, run, fake, served):
         (("--kill", "x", "--signal", "HUP", "--grace", "1s"), "--grace contradicts it"),
         (("--signal", "HUP", "--", "ls"), "go with --kill"),
         (("--grace", "1s", "--", "ls"), "go with --kill"),
+        (("--kill", ""), "--kill: which program"),
     ],
 )
 def test_what_does_not_go_with_kill(web, run, words, said):

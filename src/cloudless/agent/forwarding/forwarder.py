@@ -107,8 +107,8 @@ class Forwarder:
         ):
             raise NotFound(f"container {target.container_id} does not run")
         if replica.seen.phase not in _ALIVE or not replica.container_id:
-            phase = replica.seen.phase.value.lower().replace("_", " ")
-            raise PreconditionFailed(f"replica {_name_of(replica)} does not run: it is {phase}")
+            phase = replica.seen.phase
+            raise PreconditionFailed(f"replica {_name_of(replica)} does not run: it is {phase.words}")
         return replica
 
     @contextmanager

@@ -48,7 +48,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--exec-timeout", metavar="TIME", type=seconds, help="end the program after this; exit code 124"
     )
-    parser.add_argument("--kill", metavar="ID", default="", help="instead: end a program that runs by exec")
+    parser.add_argument("--kill", metavar="ID", help="instead: end a program that runs by exec")
     parser.add_argument(
         "--signal", metavar="SIGNAL", default="", help="with --kill: send only this, and to the program alone"
     )
@@ -65,7 +65,7 @@ async def run(context: Context) -> int:
     if given.interactive:
         given.stdin = given.tty = True
     command = [*given.argv, *(given.after or [])]
-    if given.kill or given.signal or given.grace is not None:
+    if given.kill is not None or given.signal or given.grace is not None:
         from cloudless.cli.programs import kill
 
         return await kill(context, command)

@@ -80,10 +80,7 @@ def choose(workload: WorkloadRecord, views: list[ReplicaView], named: str) -> Re
         return min(running, key=lambda view: (not view.ready, not view.record.run, view.record.ordinal))
     what = f"replica {named} of workload" if named else "no replica of workload"
     state = ", ".join(
-        sorted(
-            f"{view.record.name}/{view.record.ordinal} is {view.phase.value.lower().replace('_', ' ')}"
-            for view in views
-        )[:4]
+        sorted(f"{view.record.name}/{view.record.ordinal} is {view.phase.words}" for view in views)[:4]
     )
     raise PreconditionFailed(
         f"{what} {workload.namespace}/{workload.name} is {'not running' if named else 'running'}"

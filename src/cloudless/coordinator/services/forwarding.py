@@ -149,7 +149,7 @@ def choose(workload: WorkloadRecord, views: list[ReplicaView], named: str) -> li
 def _state(view: ReplicaView) -> str:
     if view.phase is ReplicaPhase.RUNNING and not view.ready:
         return "running but not ready"
-    return view.phase.value.lower().replace("_", " ")
+    return view.phase.words
 
 
 async def _first(messages: AsyncIterator[api.ForwardRequest]) -> api.ForwardTarget:
