@@ -7,6 +7,8 @@ import contextlib
 import itertools
 import os
 import pathlib
+import random
+import shutil
 import signal
 import sys
 import uuid
@@ -20,6 +22,8 @@ from tests.integration.conftest import BUSYBOX_IMAGE, RunningContainerd
 from tests.unit.agent.runtime.contract import RuntimeBench
 
 from cloudless.agent.config import AgentConfig
+from cloudless.agent.network.kernel import KernelNetwork
+from cloudless.agent.network.port import Attachment
 from cloudless.agent.runtime.containerd import ContainerdRuntime
 from cloudless.aio.clock import SystemClock
 from cloudless.aio.ids import random_id
@@ -127,3 +131,16 @@ async def agent_process(settings: dict[str, Any], stage: Stage) -> AsyncIterator
             await stage.until_gone(*gone)
         finally:
             await process.kill(signal.SIGTERM)
+
+
+@pytest.fixture
+async def replica(tmp_path: pathlib.Path) -> AsyncIterator[Attachment]:
+    """A replica's place in a network, with nobody in it yet."""
+    key = uuid.uuid4().hex
+    run = pathlib.Path("/run") / f"cloudless-test-{key}"
+    network_range = f"10.{random.randint(233, 243)}.{random.randint(0, 255)}.0/24"
+    network = KernelNetwork(key, tmp_path / "network", run_directory=run, network_range=network_range)
+    yield await network.attach("one", hostname="one")
+    await network.collect(())
+    await network.close()
+    shutil.rmtree(run, ignore_errors=True)

@@ -5,35 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import random
-import shutil
 import socket
-import uuid
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from cloudless.agent.forwarding.dialler import ConnectionRefused, Dialler
 from cloudless.agent.network import namespace
-from cloudless.agent.network.kernel import KernelNetwork
 from cloudless.agent.network.port import Attachment
 from cloudless.agent.probing.outcome import ProbeTarget
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 PORT = 8000
-
-
-@pytest.fixture
-async def replica(tmp_path: Path) -> AsyncIterator[Attachment]:
-    key = uuid.uuid4().hex
-    run = Path("/run") / f"cloudless-test-{key}"
-    network_range = f"10.{random.randint(233, 243)}.{random.randint(0, 255)}.0/24"
-    network = KernelNetwork(key, tmp_path / "network", run_directory=run, network_range=network_range)
-    yield await network.attach("one", hostname="one")
-    await network.collect(())
-    await network.close()
-    shutil.rmtree(run, ignore_errors=True)
 
 
 @pytest.fixture
