@@ -23,9 +23,7 @@ from cloudless.aio.clock import Clock
 from cloudless.domain.errors import Invalid
 from cloudless.domain.logfilter import LogFilter
 from cloudless.domain.logstream import LogBatch, LogChunk, LogMarker, LogQuery, LogSource, MarkerKind
-
-#: A number of so many digits is an ordinal and never the beginning of an id.
-_ORDINAL_DIGITS = 5
+from cloudless.domain.names import means_replica
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +45,7 @@ class Wanted:
             return False
         if self.name and (about.namespace, about.name) != (self.namespace, self.name):
             return False
-        text = self.replica
-        if text.isdigit() and len(text) <= _ORDINAL_DIGITS:
-            return about.ordinal == int(text)
-        return about.replica_id.startswith(text)
+        return means_replica(self.replica, about.ordinal, about.replica_id)
 
 
 class NodeStates:

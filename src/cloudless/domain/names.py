@@ -17,6 +17,8 @@ MAX_NAME_LENGTH = 63
 _LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 _LABEL_KEY_NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _LABEL_PREFIX = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")
+#: A number of at most so many digits is a replica's ordinal; an id that begins so is written further.
+MAX_ORDINAL_DIGITS = 5
 _ENV = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 
@@ -33,6 +35,29 @@ def check_name(value: str) -> str:
             "must be lower-case letters, digits and '-', beginning and ending with a letter or digit"
         )
     return value
+
+
+def ordinal_of(text: str) -> int | None:
+    """The ordinal that ``text`` means; None when it can only be the beginning of a replica's id.
+
+    Ids may begin with digits. Whoever types 7 means the seventh replica, and would not want
+    another one that happens to be called so.
+
+    >>> ordinal_of("7"), ordinal_of("767zf"), ordinal_of("767222"), ordinal_of("")
+    (7, None, None, None)
+    """
+    number = text.isascii() and text.isdigit() and len(text) <= MAX_ORDINAL_DIGITS
+    return int(text) if number else None
+
+
+def means_replica(text: str, ordinal: int, replica_id: str) -> bool:
+    """Whether ``text``, an ordinal or the beginning of an id, means this replica.
+
+    >>> means_replica("7", 7, "abc"), means_replica("7", 0, "7abc"), means_replica("7a", 0, "7abc")
+    (True, False, True)
+    """
+    number = ordinal_of(text)
+    return replica_id.startswith(text) if number is None else ordinal == number
 
 
 def check_label_key(value: str) -> str:

@@ -210,8 +210,9 @@ async def test_what_cannot_be_reached_is_said(tidy: Served) -> None:
         said.clear()
         async with forwarded(tidy, port, on_error=lambda _, error: said.append(error), **options) as forward:
             reader, writer = await asyncio.open_connection(forward.host, forward.port)
-            with contextlib.suppress(ConnectionResetError):
-                assert await reader.read() == b""
+            async with asyncio.timeout(LIMIT_S):
+                with contextlib.suppress(ConnectionResetError):
+                    assert await reader.read() == b""
             writer.close()
             with contextlib.suppress(ConnectionResetError):
                 await writer.wait_closed()

@@ -16,6 +16,7 @@ from cloudless.cli.context import PATIENCE_S, Context
 from cloudless.cli.parsing import UsageError
 from cloudless.cli.terminal import Terminal, neutral
 from cloudless.domain.errors import CloudlessError, NotFound
+from cloudless.domain.names import means_replica, ordinal_of
 
 if TYPE_CHECKING:
     from cloudless.sdk.workload import Workload
@@ -72,7 +73,7 @@ async def run(context: Context) -> int:
             ports.append(await stack.enter_async_context(forward))
         tasks = await stack.enter_async_context(Supervisor("forwarded ports"))
         for pair, port in zip(pairs, ports, strict=True):
-            where = f"{workload.name}/{which}" if which.isdigit() else workload.name
+            where = f"{workload.name}/{which}" if ordinal_of(which) is not None else workload.name
             context.err.line(f"forwarding {port.address} -> {neutral(where)} {pair.remote}")
             tasks.start(port.address, port.wait())
         context.err.stream.flush()
@@ -106,7 +107,7 @@ def _port(word: str) -> int | None:
 def _check_replica(context: Context, workload: Workload, which: str) -> None:
     """Raise ``NotFound`` for a replica that is not there; say so when nobody is ready yet."""
     replicas = workload.replicas
-    if which and not any(which == str(one.ordinal) or one.id.startswith(which) for one in replicas):
+    if which and not any(means_replica(which, one.ordinal, one.id) for one in replicas):
         there = ", ".join(str(one.ordinal) for one in replicas) or "none"
         raise NotFound(f"workload {workload.name} has no replica {which} (there are: {there})")
     if not which and not any(one.ready for one in replicas):

@@ -35,6 +35,7 @@ from cloudless.coordinator.state.changes import Changes
 from cloudless.domain.errors import Exhausted, Invalid, Unavailable
 from cloudless.domain.logfilter import LogFilter
 from cloudless.domain.loglimit import ByteLimit
+from cloudless.domain.names import ordinal_of
 from cloudless.transport.context import be_patient, room_to_send
 from cloudless.wire.loglines import time_to_ns
 from cloudless.wire.logs import marker_to_wire, query_from_wire
@@ -250,7 +251,7 @@ class LogMerge:
                 hint="name one replica, or leave out those that are gone (current_only)",
             )
         whole = any(chunk.replica_id == targets.replica for chunk in chunks)
-        if len(chunks) > 1 and targets.replica and not targets.replica.isdigit() and not whole:
+        if len(chunks) > 1 and targets.replica and ordinal_of(targets.replica) is None and not whole:
             found = ", ".join(sorted(chunk.replica_id for chunk in chunks)[:4])
             raise Invalid.field("replica", f"{targets.replica!r} is the beginning of several ids: {found}")
 
@@ -326,7 +327,7 @@ class LogMerge:
         if any(node.buffered for node, _ in self._nodes) or targets.can_grow:
             return False
         there = bool(targets.workloads(cluster))
-        if targets.replica and not targets.replica.isdigit():
+        if targets.replica and ordinal_of(targets.replica) is None:
             there = any(True for _ in targets.replicas(cluster))
         return not there and all(node.finished or not node.open_sources for node, _ in self._nodes)
 

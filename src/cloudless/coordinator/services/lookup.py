@@ -9,6 +9,7 @@ from cloudless.coordinator.services import fields
 from cloudless.coordinator.services.writing import not_found
 from cloudless.domain.cluster import Cluster
 from cloudless.domain.errors import Invalid, NotFound
+from cloudless.domain.names import means_replica, ordinal_of
 from cloudless.domain.node import NodePhase, NodeRecord
 from cloudless.domain.replica import ReplicaRecord
 from cloudless.domain.workload import WorkloadRecord
@@ -66,11 +67,9 @@ def find_replicas(cluster: Cluster, workload: WorkloadRecord, replica: str) -> l
     if len(replica) > fields.MAX_REPLICA_CHARS or not replica.isascii() or not replica.isalnum():
         raise Invalid.field("replica", "must be an ordinal such as 0, or the beginning of a replica's id")
     wanted = replica.lower()
-    found = [one for one in everyone if str(one.ordinal) == wanted]
-    if not found:
-        found = [one for one in everyone if one.id.startswith(wanted)]
-        if len(found) > 1:
-            raise _ambiguous("replica", wanted, [one.id for one in found])
+    found = [one for one in everyone if means_replica(wanted, one.ordinal, one.id)]
+    if len(found) > 1 and ordinal_of(wanted) is None:
+        raise _ambiguous("replica", wanted, [one.id for one in found])
     if not found:
         raise NotFound(
             f"workload {workload.namespace}/{workload.name} has no replica {wanted}",
