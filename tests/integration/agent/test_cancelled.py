@@ -106,12 +106,26 @@ async def forward(service: Any) -> None:
                 said.say(api.ForwardRequest(end=True))
 
 
+def open_files() -> str:
+    """What this process has open, a line each, for whoever reads a failed test."""
+    lines = []
+    for name in sorted(os.listdir("/proc/self/fd"), key=int):
+        with contextlib.suppress(OSError):
+            lines.append(f"{name}: {os.readlink(f'/proc/self/fd/{name}')}")
+    return "\n".join(lines)
+
+
 class Node:
     """The agent in this process, and what it holds."""
 
     def __init__(self, running: Agent, config: AgentConfig) -> None:
         self.service: Any = running.service
         self._folder = config.folder / "execs"
+
+    def watch_logs(self) -> None:
+        """What the first follower who has to wait opens, and the node keeps."""
+        logs = self.service._attachments._logs
+        logs._watcher.arm(logs._root).cancel()
 
     def held(self) -> tuple[int, int, int, int]:
         """Programs, records with their pipes, open files, tasks."""
@@ -132,7 +146,7 @@ class Node:
     async def back_to(self, before: tuple[int, ...], where: str) -> None:
         end_s = time.monotonic() + LIMIT_S
         while any(now > then for now, then in zip(self.held(), before, strict=True)):
-            assert time.monotonic() < end_s, f"{where}: {self.held()}, before it was {before}"
+            assert time.monotonic() < end_s, f"{where}: {self.held()}, before it was {before}\n{open_files()}"
             await asyncio.sleep(0.005)
 
 
@@ -150,6 +164,7 @@ async def node(
         await stage.until_running("r1")
         made = Node(running, config)
         await made.until_it_listens()
+        made.watch_logs()
         yield made
         stage.tell(removed=("r1",))
         await stage.until_gone("r1")
