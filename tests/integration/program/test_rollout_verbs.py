@@ -43,7 +43,9 @@ def in_background(call: Callable[[], Result]) -> Callable[[], Result]:
 
 def test_a_failed_update_explains_itself_and_is_rolled_back(tidy: Served) -> None:
     tidy.cli("apply", "-f", "-", "-q", stdin=web(1))
-    broken = web(2, command=BREAKS, max_failures=0, max_surge="1", max_unavailable="0")
+    # Without a time to prove itself, all three may have taken over before the first one ends.
+    proved = {"max_surge": "1", "max_unavailable": "0", "min_ready_time": "5s"}
+    broken = web(2, command=BREAKS, max_failures=0, **proved)
     result = tidy.cli("apply", "-f", "-", "-m", "a try", stdin=broken, code=3)
     text = result.err
     # A program on two busy processors may see two ends at one look.
