@@ -218,7 +218,8 @@ class Switchboard:
 
     def has_served(self, replica_id: str) -> bool:
         """Whether connections may have gone to this replica."""
-        return replica_id in self._places or self._inherited is not None
+        unread = self._inherited is not None and bool(self._opened.get(replica_id))
+        return unread or replica_id in self._places
 
     async def connections(self, assignment: Assignment) -> int:
         """Unfinished TCP connections to the published ports of a replica; 0 when nobody can tell."""

@@ -175,10 +175,12 @@ async def test_what_cannot_be_read_at_the_start_goes_on_until_it_can() -> None:
     async with switchboard(board, host, known=known) as made:
         for name in places:
             made.resume(of(name))
+        made.resume(assignment("r5"))
         made.enter(of("r1"), places["r1"].address, places["r1"].netns_path)
         made.leave("r2")
-        made.keep(frozenset({"r1", "r2", "r3"}))
+        made.keep(frozenset({"r1", "r2", "r3", "r5"}))
         assert made.has_served("r2"), "for all that anybody knows"
+        assert not made.has_served("r5"), "who publishes nothing need not wait"
         assert not await made.settled(0.05)
         assert board.history == [], "nothing is changed that was not read"
         assert await made.settled(60)
