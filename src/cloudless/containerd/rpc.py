@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar, cast
 from grpclib.client import Channel
 from grpclib.config import Configuration
 from grpclib.encoding.base import CodecBase
+from grpclib.protocol import H2Protocol
 
 from cloudless.containerd import limits
 from cloudless.containerd.errors import Rule, sort_exception
@@ -42,13 +43,27 @@ class StreamMethod(Protocol[Request, Response]):
     ) -> AsyncIterator[Response]: ...
 
 
+class DaemonChannel(Channel):
+    """grpclib's channel, but for a connection that ends in the instant in which it was made.
+
+    grpclib would make a stream on it and fail with an ``AttributeError``, as if that were a bug
+    of whoever calls. A daemon that is killed while it is asked does this.
+    """
+
+    async def __connect__(self) -> H2Protocol:
+        protocol = await super().__connect__()
+        if protocol.processor.connection.is_closing():
+            raise ConnectionResetError("the connection was lost as soon as it was made")
+        return protocol
+
+
 class Connection:
     """A channel to one daemon, speaking in one namespace. It connects by itself, again and again."""
 
     def __init__(self, socket: str, *, namespace: str, codec: CodecBase | None) -> None:
         self.socket = socket
         self.namespace = namespace
-        self.channel = Channel(
+        self.channel = DaemonChannel(
             path=socket,
             codec=codec,
             config=Configuration(
