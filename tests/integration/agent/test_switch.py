@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import socket
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -14,6 +13,7 @@ from tests.integration.agent.conftest import AgentProcess
 from tests.integration.agent.stage import Stage, assignment
 from tests.integration.published.conftest import WEB
 from tests.integration.published.load import ask, load
+from tests.ports import free_ports
 
 from cloudless.domain.replica import Assignment
 
@@ -46,11 +46,6 @@ class Set:
             assignment(name, *command, run=run, **fields).replaced(revision=self.revision, ordinal=number)
             for number, name in enumerate(self.names)
         ]
-
-
-def free_ports() -> tuple[int, int]:
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-        return one.getsockname()[1], other.getsockname()[1]
 
 
 async def ready(stage: Stage, *sets: Set) -> None:
@@ -101,7 +96,7 @@ async def echo(port: int) -> AsyncIterator[Echo]:
 async def test_switching_to_and_fro_fails_no_request_and_breaks_no_connection(
     stage: Stage, agent_process: AgentProcess
 ) -> None:
-    port, echo_port = free_ports()
+    port, echo_port = free_ports(2)
     blue, green = Set(1, EACH, port, echo_port), Set(2, EACH, port, echo_port)
     stage.tell(*blue.told(), *green.told(), shares=BLUE)
     await ready(stage, blue, green)
@@ -131,7 +126,7 @@ async def test_switching_to_and_fro_fails_no_request_and_breaks_no_connection(
 async def test_an_agent_that_is_killed_keeps_the_shares_without_anybody_to_ask(
     stage: Stage, agent_process: AgentProcess
 ) -> None:
-    port, echo_port = free_ports()
+    port, echo_port = free_ports(2)
     blue, green = Set(1, 2, port, echo_port), Set(2, 2, port, echo_port)
     stage.tell(*blue.told(), *green.told(), shares=BLUE)
     await ready(stage, blue, green)

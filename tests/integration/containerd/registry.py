@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.integration.containerd.imagebuild import OCI_MANIFEST, OciImage, sha256
+from tests.ports import free_port
 
 START_DEADLINE_S = 20.0
 USER, PASSWORD = "someone", "secret"
@@ -62,9 +63,7 @@ class Registry:
 
 @contextlib.contextmanager
 def running_registry(folder: pathlib.Path, *, protected: bool) -> Iterator[Registry]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     lines = [
         "version: 0.1",
         "log: {level: error}",

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from tests.integration.conftest import open_client
-from tests.integration.store.etcd_server import free_ports
+from tests.ports import free_ports
 
 import cloudless
 from cloudless.containerd.tasks import TaskStatus

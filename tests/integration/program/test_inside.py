@@ -11,7 +11,7 @@ import pytest
 from tests.integration.program.conftest import IMAGE
 from tests.integration.program.served import Served, alive, until
 from tests.integration.program.test_lifecycle import manifest
-from tests.integration.store.etcd_server import free_ports
+from tests.ports import free_ports
 
 NET_RAW = 1 << 13
 MIB = 1024 * 1024

@@ -6,8 +6,9 @@ import socket
 from collections.abc import Callable
 
 import pytest
-from tests.integration.program.served import Served, free_ports, until
+from tests.integration.program.served import Served, until
 from tests.integration.program.test_lifecycle import manifest
+from tests.ports import free_ports
 
 from cloudless.agent.addresses import local_addresses
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 from tests.integration.agent.conftest import AgentProcess
 from tests.integration.conftest import BUSYBOX_IMAGE, RunningContainerd
+from tests.ports import free_port
 
 import cloudless
 from cloudless.agent.config import AgentConfig
@@ -75,8 +75,7 @@ async def site(
     settings = CoordinatorConfig(
         data_dir=tmp_path / "coordinator", api_address="127.0.0.1:0", http_address="127.0.0.1:0"
     )
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        port: int = held.getsockname()[1]
+    port = free_port()
     async with coordinator(settings, SystemClock(), new_id=random_id) as serving:
         await serving.coordinator.seat.wait_leading()
         address = f"127.0.0.1:{serving.api_port}"

@@ -12,7 +12,7 @@ import pytest
 from tests.integration.program.conftest import IMAGE, image_archive, serve, serve_all
 from tests.integration.program.served import Result, Served
 from tests.integration.published.conftest import WEB
-from tests.integration.store.etcd_server import free_ports
+from tests.ports import free_ports
 
 import cloudless
 from cloudless import api

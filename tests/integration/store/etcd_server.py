@@ -1,4 +1,4 @@
-"""A real etcd of our own: one member, its own folder, ports chosen by the kernel."""
+"""A real etcd of our own: one member, its own folder, ports that nobody has."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from tests.ports import free_ports
 
 START_TIMEOUT_S = 20
 
@@ -97,15 +98,3 @@ def cluster(folder: Path, size: int) -> list[EtcdServer]:
     for server in servers:
         server.members = ",".join(f"{one.name}={one.peer}" for one in servers)
     return servers
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports nobody uses at the moment, as different ones."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()

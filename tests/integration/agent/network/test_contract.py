@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from tests.ports import free_port
 
 from cloudless.agent.network.kernel import KernelNetwork
 from cloudless.agent.network.memory import MemoryHost, MemoryNetwork
@@ -65,11 +66,6 @@ async def opened(machine: Machine) -> AsyncIterator[Network]:
         yield network
     finally:
         await network.close()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
 
 
 async def test_attach_again_gives_the_same(machine: Machine) -> None:

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.ports import free_port
 
 from cloudless.agent.network import namespace
 from cloudless.agent.network.kernel import KernelNetwork
@@ -127,11 +128,6 @@ def host_address() -> str:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("192.0.2.254", 9))
         return str(probe.getsockname()[0])
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
 
 
 async def test_replicas_reach_each_other_and_the_host_reaches_them(network: KernelNetwork) -> None:

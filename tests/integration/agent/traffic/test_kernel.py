@@ -18,11 +18,11 @@ from tests.integration.agent.traffic.wires import (
     Wires,
     answering,
     ask,
-    free_port,
     host_address,
     outside,
     socket_in,
 )
+from tests.ports import free_port
 
 from cloudless.agent.network.port import Attachment
 from cloudless.agent.traffic import rules

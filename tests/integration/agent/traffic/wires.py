@@ -148,12 +148,6 @@ async def ask(address: str, port: int, made: socket.socket | None = None) -> tup
         return await client.ask()
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        number: int = held.getsockname()[1]
-        return number
-
-
 def host_address() -> str:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("192.0.2.254", 9))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime
 import shutil
-import socket
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.ports import free_port
 
 from cloudless.agent.probing.grpc_probe import Answer, Question
 from cloudless.agent.probing.outcome import ProbeOutcome, ProbeTarget
@@ -68,11 +68,6 @@ def answering(data: bytes, asked: list[bytes] | None = None) -> Serve:
 
 async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     await reader.read()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
 
 
 @pytest.mark.parametrize(
