@@ -49,6 +49,8 @@ DISK_FREE_AGAIN_PERCENT = 90
 DISK_CHECK_S = 10.0
 #: How long the runtime may take to answer before the node says that it is not ready.
 INFO_TIMEOUT_S = 5.0
+#: After a start, how long a request waits until the node knows which containers run.
+KNOWN_S = 3.0
 
 # Requests of people.
 EXEC_TIMEOUT_S = 60.0

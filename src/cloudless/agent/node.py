@@ -11,11 +11,12 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from cloudless.agent.ends import Availability, Ends
 from cloudless.agent.images import full_name
 from cloudless.agent.journal import Journal, Progress
-from cloudless.agent.limits import RETRY_BASE_S, RETRY_CAP_S
+from cloudless.agent.limits import KNOWN_S, RETRY_BASE_S, RETRY_CAP_S
 from cloudless.agent.replica.life import Replica
 from cloudless.agent.replica.orders import Orders
 from cloudless.agent.replica.seen import Seen
@@ -34,13 +35,15 @@ from cloudless.agent.traffic.switchboard import Switchboard
 from cloudless.aio.backoff import Backoff
 from cloudless.aio.clock import Clock
 from cloudless.aio.supervise import Supervisor
-from cloudless.domain.errors import CloudlessError, PreconditionFailed
+from cloudless.domain.errors import CloudlessError, NotFound, PreconditionFailed, Unavailable
 from cloudless.domain.event import Event, Severity
 from cloudless.domain.replica import Assignment, Observation
 from cloudless.domain.rollout import TrafficShare
 from cloudless.planning.node import ContainerFact, NodePlan, plan_node
 
 log = logging.getLogger(__name__)
+
+_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,26 @@ class Node:
         watching.add(future)
         future.add_done_callback(watching.discard)
         return future
+
+    async def found(self, look: Callable[[], _Found]) -> _Found:
+        """What ``look`` finds; before this node says that there is no such thing, it knows what it holds.
+
+        An agent that has just started meets its containers one by one: until it has met all of
+        them, a ``NotFound`` or ``PreconditionFailed`` of ``look`` proves nothing. Raises what
+        ``look`` raises, and ``Unavailable`` when the runtime takes long to tell.
+        """
+        try:
+            return look()
+        except (NotFound, PreconditionFailed):
+            if self._reports.whole_known.is_set():
+                raise
+        try:
+            async with asyncio.timeout(KNOWN_S):
+                await self._reports.whole_known.wait()
+        except TimeoutError:
+            why = self._available.why or "it has just started"
+            raise Unavailable(f"this node does not know yet what it runs: {why}", hint="try again") from None
+        return look()
 
     def images_in_use(self) -> frozenset[str]:
         """Digests and full names of images that containers here run from, or replicas need."""

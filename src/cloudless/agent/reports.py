@@ -77,7 +77,7 @@ class ReportStream:
     def _take(self) -> Report | None:
         reports = self.reports
         facts = reports.facts if reports.facts is not self.facts_sent else None
-        whole = reports.whole_known and not self.whole_sent
+        whole = reports.whole_known.is_set() and not self.whole_sent
         observations: tuple[Observation, ...] = ()
         if whole:
             observations = tuple(reports.observations.values())
@@ -108,7 +108,7 @@ class Reports:
         self.removed: dict[str, None] = {}
         self.events: deque[Event] = deque(maxlen=MAX_WAITING_EVENTS)
         #: Whether this node knows what it holds; no whole report is sent before.
-        self.whole_known = False
+        self.whole_known = asyncio.Event()
         self._on_settled = on_settled
         self._streams: set[ReportStream] = set()
 
@@ -151,8 +151,8 @@ class Reports:
 
     def know_whole(self) -> None:
         """From now on, the observations are all that there is."""
-        if not self.whole_known:
-            self.whole_known = True
+        if not self.whole_known.is_set():
+            self.whole_known.set()
             self._wake()
 
     def settled(self, removed: list[str], events: set[str]) -> None:

@@ -120,13 +120,7 @@ class AgentService(api.AgentServiceBase):
             timeout_s=message.timeout.total_seconds() if message.timeout is not None else None,
             output_limit_bytes=message.output_limit_bytes,
         )
-        found = self._find(message.container_id, message.replica, message.name)
-        replica = self._node.replicas.get(found.replica_id)
-        container_id = replica.container_id if replica is not None else ""
-        if found.attempt is not None and container_id != container_id_of(found.replica_id, found.attempt):
-            container_id = ""
-        if not container_id:
-            raise NotFound(f"container {message.container_id or message.replica} does not run")
+        replica_id, container_id = await self._node.found(lambda: self._running(message))
         result = await self._runner.run(container_id, request)
         return api.ExecCommandResponse(
             exit_code=result.exit_code,
@@ -134,7 +128,7 @@ class AgentService(api.AgentServiceBase):
             stderr=result.stderr,
             stdout_truncated=result.stdout_truncated,
             stderr_truncated=result.stderr_truncated,
-            replica=self._label(found.replica_id),
+            replica=self._label(replica_id),
             container_id=container_id,
             timed_out=result.timed_out,
         )
@@ -255,6 +249,17 @@ class AgentService(api.AgentServiceBase):
         except LookupError:
             return ""
         return caller if isinstance(caller, str) else ""
+
+    def _running(self, message: api.ExecCommandRequest) -> tuple[str, str]:
+        """Ids of a replica and of its container that runs."""
+        found = self._find(message.container_id, message.replica, message.name)
+        replica = self._node.replicas.get(found.replica_id)
+        container_id = replica.container_id if replica is not None else ""
+        if found.attempt is not None and container_id != container_id_of(found.replica_id, found.attempt):
+            container_id = ""
+        if not container_id:
+            raise NotFound(f"container {message.container_id or message.replica} does not run")
+        return found.replica_id, container_id
 
     def _find(self, container_id: str, replica: str, name: str) -> Found:
         if name:

@@ -11,10 +11,12 @@ import pytest
 from tests.unit.agent.virtual import virtual
 from tests.unit.agent.world import IMAGE, World, assignment, spec
 
+from cloudless.agent.execs.find import find_replica
 from cloudless.agent.node import Desired, StaleEpoch
 from cloudless.agent.runtime.memory import MemoryRuntime
 from cloudless.agent.runtime.memorymachine import Program
 from cloudless.agent.runtime.port import ContainerWish
+from cloudless.domain.errors import NotFound, Unavailable
 from cloudless.domain.replica import ReplicaPhase
 
 P = ReplicaPhase
@@ -228,11 +230,31 @@ async def test_an_agent_that_starts_without_its_runtime_waits_and_reports_nothin
     world.machine.stop_answering()
     await world.start(assignment())
     await asyncio.sleep(60)
-    assert not world.agent.reports.whole_known
+    assert not world.agent.reports.whole_known.is_set()
     assert world.agent.reports.facts.not_ready.startswith("containerd is away")
     world.machine.answer_again()
     assert (await world.until_running()).restarts == 0
-    assert world.agent.reports.whole_known
+    assert world.agent.reports.whole_known.is_set()
+    await world.kill()
+
+
+@virtual
+async def test_an_agent_that_has_just_started_does_not_deny_what_it_has_not_met_yet(world: World) -> None:
+    await world.start(assignment())
+    await world.until_running()
+    await world.kill()
+    world.machine.stop_answering()
+    await world.start(assignment())
+    node = world.agent.node
+    with pytest.raises(Unavailable, match="does not know yet what it runs: containerd is down"):
+        await find_replica(node, "cl-r1-1", "", "", "attach")
+    asked = asyncio.create_task(find_replica(node, "cl-r1-1", "", "", "attach"))
+    await asyncio.sleep(0)
+    assert not asked.done()
+    world.machine.answer_again()
+    assert (await asked).id == "r1"
+    with pytest.raises(NotFound, match="no container 'cl-r2-1' on this node"):
+        await find_replica(node, "cl-r2-1", "", "", "attach")
     await world.kill()
 
 
@@ -274,7 +296,7 @@ async def test_a_damaged_journal_keeps_everything_until_the_coordinator_has_spok
     await world.start(whole=False)
     await asyncio.sleep(3600)
     assert len(world.machine.running()) == 2
-    assert not world.agent.reports.whole_known
+    assert not world.agent.reports.whole_known.is_set()
     assert "JournalDamaged" in world.reasons()
     await world.agent.node.apply(Desired(1, True, (assignment("a"),)))
     assert (await world.until_running("a")).restarts == 0

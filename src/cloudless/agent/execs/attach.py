@@ -57,7 +57,7 @@ class Attachments:
         if not 0 <= attach.tail_lines <= MAX_TAIL_LINES:
             raise Invalid.field("attach.tail_lines", f"must be from 0 to {MAX_TAIL_LINES}")
         size = size_of(attach.size, "attach.size") if attach.size is not None else None
-        replica = find_replica(self._node, attach.container_id, attach.replica, attach.name, "attach")
+        replica = await find_replica(self._node, attach.container_id, attach.replica, attach.name, "attach")
         container_id = replica.container_id
         tty = _wants(replica, "tty")
         if attach.stdin and not tty and not _wants(replica, "stdin"):

@@ -9,12 +9,19 @@ from cloudless.agent.replica.start import container_id_of
 from cloudless.domain.errors import Invalid, NotFound
 
 
-def find_replica(node: Node, container_id: str, replica: str, name: str, field: str) -> Replica:
-    """One that has a container; raises ``Invalid``, ``NotFound``. ``field`` holds the others."""
+async def find_replica(node: Node, container_id: str, replica: str, name: str, field: str) -> Replica:
+    """One that has a container. ``field`` holds the others.
+
+    Raises ``Invalid``, ``NotFound``, and ``Unavailable`` from a node that has just started.
+    """
     if name:
         raise Invalid.field(
             f"{field}.name", "a node knows replicas and containers, not workloads: ask the coordinator"
         )
+    return await node.found(lambda: _find(node, container_id, replica))
+
+
+def _find(node: Node, container_id: str, replica: str) -> Replica:
     replicas = node.replicas
     containers = {one.container_id for one in replicas.values() if one.container_id}
     found = find(container_id=container_id, replica=replica, containers=containers, replicas=replicas)

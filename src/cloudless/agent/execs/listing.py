@@ -36,7 +36,7 @@ class ExecListing:
         Raises ``Invalid``, ``NotFound``, and ``Unavailable`` while that is not known.
         """
         await self._registry.complete()
-        found = self._registry.within(self._containers(request))
+        found = self._registry.within(await self._node.found(lambda: self._containers(request)))
         return api.ListExecsResponse(
             execs=[self._described(one.fact) for one in found[:MAX_LISTED]],
             truncated=len(found) > MAX_LISTED,
@@ -58,7 +58,8 @@ class ExecListing:
         if request.signal and request.grace_period is not None:
             raise Invalid.field("grace_period", "is for ending it; with a signal nothing else is sent")
         await self._registry.complete()
-        process = self._registry.find(request.exec_id, self._containers(request))
+        containers = await self._node.found(lambda: self._containers(request))
+        process = self._registry.find(request.exec_id, containers)
         described = self._described(process.fact)
         if request.signal:
             await process.signal(request.signal)

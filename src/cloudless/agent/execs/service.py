@@ -73,7 +73,7 @@ class Programs:
         start = (await first(messages, "start")).start
         assert start is not None
         wish, timeout_s = wish_of(start)
-        replica = find_replica(self._node, start.container_id, start.replica, start.name, "start")
+        replica = await find_replica(self._node, start.container_id, start.replica, start.name, "start")
         about = api.ExecStarted(
             replica=name_of(replica),
             replica_id=replica.id,

@@ -75,7 +75,7 @@ class Forwarder:
         """
         be_patient()
         target = await _first(messages)
-        replica = self._find(target)
+        replica = await self._node.found(lambda: self._find(target))
         name = _name_of(replica)
         with self._slot():
             connection = await self._dials.dial(_target_of(replica, target.port, name), target.port, name)

@@ -56,6 +56,9 @@ class Node:
         )
         self.replicas = {"r1": self.replica}
 
+    async def found(self, look: Callable[[], Any]) -> Any:
+        return look()
+
     def change_of(self, replica_id: str) -> asyncio.Future[None]:
         self.changes.append(asyncio.get_running_loop().create_future())
         return self.changes[-1]
