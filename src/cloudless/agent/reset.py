@@ -127,14 +127,24 @@ def _remove_folder(folder: Path) -> list[str]:
     try:
         if folder.is_mount():  # the operator's own: emptied, and left to the operator
             for path in folder.iterdir():
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+                _remove_tree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         else:
-            shutil.rmtree(folder)
+            _remove_tree(folder)
     except FileNotFoundError:
         return []
     except OSError as error:
         raise Fatal(f"cannot remove {folder}: {error}", hint="run reset again as root") from None
     return [str(folder)]
+
+
+def _remove_tree(folder: Path) -> None:
+    """Also when somebody removes files in it meanwhile. Raises ``FileNotFoundError`` when it is not there."""
+
+    def failed(_: object, path: str, why: tuple[type[BaseException], BaseException, object]) -> None:
+        if not isinstance(why[1], FileNotFoundError) or Path(path) == folder:
+            raise why[1]
+
+    shutil.rmtree(folder, onerror=failed)
 
 
 def _mounts_below(folder: Path) -> Iterator[str]:

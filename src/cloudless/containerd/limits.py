@@ -57,6 +57,8 @@ CONTENT_CHUNK_BYTES = 1 * MIB
 
 #: How long a shim may take to remove what its dead container left.
 SHIM_CLEANUP_S = 10.0
+#: How long one that was killed, and what it had started, may take to be gone.
+SHIM_END_S = 5.0
 
 # Executing in containers.
 MAX_EXEC_ARGUMENT_BYTES = 1 * MIB

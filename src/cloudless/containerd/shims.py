@@ -11,15 +11,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from cloudless.containerd.containers import Containers
-from cloudless.containerd.limits import SHIM_CLEANUP_S
+from cloudless.containerd.limits import SHIM_CLEANUP_S, SHIM_END_S
 from cloudless.containerd.rpc import Connection
 
 PROC = Path("/proc")
@@ -67,10 +69,27 @@ class Strays:
 
 
 def end_shims(socket: Path) -> int:
-    """Kill every shim of the containerd at ``socket``, and what it has started; how many there were."""
+    """Kill every shim of the containerd at ``socket``, and what it has started; how many there were.
+
+    Returns when they have ended: until then they may still write to their folders.
+    """
     found = list(shims_of(socket))
-    for shim in found:
-        _kill(shim.pid)
+    with contextlib.ExitStack() as stack:
+        ends = select.poll()
+        waiting = set()
+        for pid in [one for shim in found for one in (*_children(shim.pid), shim.pid)]:
+            with contextlib.suppress(OSError):  # it has ended, or the kernel is older than this (5.3)
+                end = os.pidfd_open(pid)
+                stack.callback(os.close, end)
+                ends.register(end, select.POLLIN)
+                waiting.add(end)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        give_up_s = time.monotonic() + SHIM_END_S
+        while waiting and (left_s := give_up_s - time.monotonic()) > 0:
+            for end, _ in ends.poll(left_s * 1000):
+                ends.unregister(end)
+                waiting.discard(end)
     return len(found)
 
 

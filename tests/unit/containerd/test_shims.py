@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from cloudless.containerd.shims import end_shims
 
 #: Says so when its child runs, and stays for as long as that.
 STAY = "sleep 60 & echo $!; wait"
+LIMIT_S = 10.0
 
 
 def started(name: str, socket: Path) -> tuple[subprocess.Popen[str], int]:
@@ -23,7 +26,17 @@ def started(name: str, socket: Path) -> tuple[subprocess.Popen[str], int]:
         text=True,
     )
     assert process.stdout is not None
-    return process, int(process.stdout.readline())
+    child = int(process.stdout.readline())
+    # Until it is another program, it has the name of its parent and counts as a shim.
+    until(lambda: Path(f"/proc/{child}/cmdline").read_bytes().startswith(b"sleep\0"), "the child runs")
+    return process, child
+
+
+def until(fits: Callable[[], bool], what: str) -> None:
+    end_s = time.monotonic() + LIMIT_S
+    while not fits():
+        assert time.monotonic() < end_s, f"not so after {LIMIT_S:g} s: {what}"
+        time.sleep(0.01)
 
 
 def gone(pid: int) -> bool:
@@ -39,8 +52,8 @@ def test_shims_of_one_containerd_end_with_what_they_started(tmp_path: Path) -> N
     program, spared = started("some-program", tmp_path / "ours.sock")
     try:
         assert end_shims(tmp_path / "ours.sock") == 1
-        assert ours.wait(10) == -9
-        assert gone(child)
+        assert ours.wait(LIMIT_S) == -9
+        until(lambda: gone(child), "its child has ended")
         assert other.poll() is None
         assert program.poll() is None
         assert end_shims(tmp_path / "ours.sock") == 0
