@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import enum
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field, StringConstraints
 
@@ -55,6 +55,10 @@ TRANSITIONS: dict[ReplicaPhase, frozenset[ReplicaPhase]] = {
 }
 #: Phases that a replica leaves only by being removed.
 ENDED = frozenset({P.SUCCEEDED, P.FAILED})
+
+
+#: What an observation says of a replica that runs, and of which no probe has told yet whether it is ready.
+UNPROBED: Final = "waits for its first probe"
 
 
 class ExitStatus(Model):

@@ -99,12 +99,13 @@ class FakeAgent:
         self.say(replicas=[observation_to_wire(seen)])
         return seen
 
-    def run(self, replica_id: str, *, ready: bool = True) -> None:
+    def run(self, replica_id: str, *, ready: bool = True, message: str = "") -> None:
         now = self.now()
         self.observe(
             replica_id,
             ReplicaPhase.RUNNING,
             ready=ready,
+            message=message,
             container_id=f"cl-{replica_id}-0",
             image_digest=DIGEST,
             started_at=now,

@@ -23,6 +23,7 @@ from cloudless.domain.errors import (
     PreconditionFailed,
     Unavailable,
 )
+from cloudless.domain.replica import UNPROBED
 from cloudless.transport.context import CallContext, calling
 
 
@@ -114,6 +115,15 @@ async def test_nobody_is_ready(world: World) -> None:
         await met(world)
     with pytest.raises(PreconditionFailed, match="replica 0 of workload default/web does not run"):
         await met(world, replica="0")
+
+
+async def test_a_replica_that_was_not_probed_yet_is_worth_asking_for_again(world: World) -> None:
+    (one,) = await running(world, 1)
+    world.agents["n1"].run(one, ready=False, message=UNPROBED)
+    await world.until(lambda: not world.cluster.observations[one].ready)
+    with pytest.raises(Unavailable, match="web/0 waits for its first probe"):
+        await met(world)
+    assert await met(world, replica="0") == "web/0"
 
 
 async def test_a_replica_that_went_a_moment_ago_is_passed_over(world: World) -> None:

@@ -40,7 +40,7 @@ from cloudless.agent.runtime.port import LocalImage
 from cloudless.domain.errors import CloudlessError, Invalid
 from cloudless.domain.event import Severity
 from cloudless.domain.probes import Probe
-from cloudless.domain.replica import Assignment, ReplicaPhase
+from cloudless.domain.replica import UNPROBED, Assignment, ReplicaPhase
 from cloudless.planning.node import ContainerFact, ContainerState
 from cloudless.planning.restart import RestartDecision, decide, retry_start
 
@@ -215,7 +215,7 @@ class Replica:
         ready = spec.readiness_probe is None and spec.startup_probe is None
         self.seen.say(
             P.RUNNING,
-            "" if ready else "waits for its first probe",
+            "" if ready else UNPROBED,
             ready=ready,
             ready_since=now if ready else None,
             started_at=started_at,

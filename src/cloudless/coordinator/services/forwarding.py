@@ -33,7 +33,7 @@ from cloudless.domain.errors import (
     PreconditionFailed,
     Unavailable,
 )
-from cloudless.domain.replica import ReplicaPhase
+from cloudless.domain.replica import UNPROBED, ReplicaPhase
 from cloudless.domain.workload import WorkloadRecord
 from cloudless.planning.status import ReplicaView, view_workload
 from cloudless.transport.bidi import received, send_all
@@ -120,7 +120,8 @@ class Forwarding:
 def choose(workload: WorkloadRecord, views: list[ReplicaView], named: str) -> list[ReplicaView]:
     """Replicas in the order in which to try them: ready ones by ordinal, or the one that is named.
 
-    Raises ``PreconditionFailed`` when there is none.
+    Raises ``PreconditionFailed`` when there is none, and ``Unavailable`` while one has not been
+    probed yet since it, or its agent, has started: who asks is to ask again.
     """
     running = [
         view
@@ -134,6 +135,10 @@ def choose(workload: WorkloadRecord, views: list[ReplicaView], named: str) -> li
         return sorted(
             fitting, key=lambda one: (not one.record.run, one.record.ordinal, one.record.created_at)
         )
+    unprobed = [view for view in running if view.record.run and _message(view) == UNPROBED]
+    if unprobed and not named:
+        name = f"{unprobed[0].record.name}/{unprobed[0].record.ordinal}"
+        raise Unavailable(f"{name} {UNPROBED}", hint="try again in a moment")
     states = ", ".join(
         f"{view.record.name}/{view.record.ordinal} is {_state(view)}"
         for view in sorted(views, key=lambda one: one.record.ordinal)[:4]
@@ -144,6 +149,10 @@ def choose(workload: WorkloadRecord, views: list[ReplicaView], named: str) -> li
     )
     hint = "wait until it runs" if named else "wait until one is, or name one that is not with --replica"
     raise PreconditionFailed(f"{what}: {states}" if states else what, hint=hint)
+
+
+def _message(view: ReplicaView) -> str:
+    return view.observation.message if view.observation is not None else ""
 
 
 def _state(view: ReplicaView) -> str:
