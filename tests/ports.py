@@ -12,7 +12,7 @@ import os
 import pathlib
 import socket
 
-FIRST = 15_000
+FIRST = 20_000
 EPHEMERAL = pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 

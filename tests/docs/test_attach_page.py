@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pexpect
 import pytest
 from tests.docs.conftest import run
 from tests.docs.pages import ROOT, blocks
-from tests.integration.program.served import Served, environment
+from tests.integration.program.served import Served, environment, until
 
 PAGE = ROOT / "docs" / "attach.md"
 LIMIT_S = 30
@@ -63,6 +64,8 @@ def _typed(served: Served, command: str, lines: list[str]) -> list[str]:
     try:
         child.expect("node-1\r\n")
         seen += child.before + child.after
+        # Before that the terminal itself would echo what is typed.
+        until(lambda: not termios.tcgetattr(child.child_fd)[3] & termios.ECHO, "the keys are the program's")
         if "--tail" not in command:
             child.send("\r")
         for line in lines:
@@ -82,7 +85,7 @@ def _shown(served: Served, command: str, lines: list[str]) -> list[str]:
     seen = ""
     try:
         if lines[-1].startswith(INTERRUPT):
-            child.expect_exact(lines[-2])
+            child.expect_exact(f"{lines[-2]}\r\n")  # Ctrl-C throws away what nobody has read yet
             seen += child.before + child.after
             child.sendintr()
         child.expect(pexpect.EOF)

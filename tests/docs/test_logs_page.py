@@ -32,6 +32,7 @@ def web(served: Served, example_images: tuple[str, ...], tmp_path: Path) -> Iter
     (tmp_path / "web.yaml").write_text(manifest.text)
     run(served, ["cloudless", "apply", "-f", "web.yaml", "--no-wait"], tmp_path)
     until(lambda: served.replicas("web", phase="FAILED"), "web/1 has ended twice", LIMIT_S)
+    until(lambda: "GET" in served.cli("logs", "web/0").out, "web/0 has written all that it writes", LIMIT_S)
     yield served
     run(served, ["cloudless", "delete", "web", "--grace", "0s", "--wait"], tmp_path)
 

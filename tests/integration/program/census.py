@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import glob
 import pathlib
 import subprocess
+import time
 
-from tests.integration.program.served import Served, processes
+from tests.integration.program.served import POLL_S, Served, processes
 
 from cloudless.agent.network.names import Names
 
+#: A process that was killed is there for a moment longer; nothing that is left by mistake ever goes.
+GONE_S = 10.0
+
 
 def leftovers(data_dir: pathlib.Path, node_id: str) -> list[str]:
-    """One line for each thing that is still there of the node that served from ``data_dir``."""
+    """One line for each thing that is still there of the node that served from ``data_dir``, and stays."""
+    end_s = time.monotonic() + GONE_S
+    while (found := _look(data_dir, node_id)) and time.monotonic() < end_s:
+        time.sleep(POLL_S)
+    return found
+
+
+def _look(data_dir: pathlib.Path, node_id: str) -> list[str]:
     names = Names.of(str(data_dir / "agent"))
     marks = (str(data_dir), names.mark)
     found = [
@@ -30,7 +42,8 @@ def leftovers(data_dir: pathlib.Path, node_id: str) -> list[str]:
             f"*/cloudless/{node_id}",
             f"cloudless/{node_id}",
         ):
-            found += [f"path {path}" for path in folder.glob(pattern)]
+            # Not ``Path.glob``: that raises when what is of another node goes while it looks.
+            found += [f"path {folder / name}" for name in glob.glob(pattern, root_dir=folder)]
     if data_dir.exists():
         found.append(f"path {data_dir}")
     return found

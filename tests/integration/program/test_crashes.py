@@ -77,7 +77,7 @@ def test_killed_at_random_instants_of_updates(mortal: Served, web: list[Running]
 
 async def settled(served: Served) -> None:
     async with served.client() as client:
-        await client.wait("web", timeout_s=30)
+        await client.wait("web", timeout_s=60)
 
 
 def test_what_ended_meanwhile_is_noticed(mortal: Served, web: list[Running]) -> None:

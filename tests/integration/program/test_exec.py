@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import glob
 import os
 import pathlib
 import signal
@@ -54,11 +55,24 @@ def records(served: Served) -> list[str]:
     def look() -> list[str]:
         return sorted(path.name for path in folder.glob("*")) if folder.exists() else []
 
-    return [] if until(lambda: not look() or None, "no record is left", 12) else look()
+    return [] if until(lambda: not look() or None, "no record is left") else look()
 
 
-def groups(served: Served) -> list[pathlib.Path]:
-    return list(pathlib.Path("/sys/fs/cgroup").glob(f"*/cloudless/{served.node_id}/*/x-*"))
+def groups(served: Served) -> list[str]:
+    """Groups of programs that are still there, after a while for the node to remove them."""
+
+    def look() -> list[str]:
+        # Not ``Path.glob``: that raises when a container's group goes while it looks.
+        return glob.glob(f"*/cloudless/{served.node_id}/*/x-*", root_dir="/sys/fs/cgroup")
+
+    return [] if until(lambda: not look() or None, "no group is left") else look()
+
+
+async def until_listed(client: cloudless.Client, *exec_ids: str) -> None:
+    """Wait until these run in web: one that was ended may be listed a while longer."""
+    async with asyncio.timeout(LIMIT_S):
+        while (found := await client.execs("web")).failures or {one.id for one in found} != set(exec_ids):
+            await asyncio.sleep(0.05)
 
 
 @asynccontextmanager
@@ -102,10 +116,12 @@ async def test_the_end_comes_though_nobody_reads(web: Served) -> None:
 
 
 async def test_order_of_both_outputs(web: Served) -> None:
-    async with web.client() as client, asyncio.timeout(LIMIT_S):
-        script = "echo a; sleep 0.05; echo b >&2; sleep 0.05; echo c"
-        async with client.open_exec("web", ["sh", "-c", script]) as program:
-            seen = [piece async for piece in program.output()]
+    seen = []
+    # Each waits until the one before has come: they travel through two pipes.
+    async with executed(web, "sh", "-c", "echo a; read x; echo b >&2; read x; echo c") as program:
+        async for piece in program.output():
+            seen.append(piece)
+            await program.stdin.write(b"go on\n")
     assert seen == [("stdout", b"a\n"), ("stderr", b"b\n"), ("stdout", b"c\n")]
 
 
@@ -126,7 +142,7 @@ async def test_much_goes_in_and_comes_out_the_same(web: Served) -> None:
         await program.stdin.write(data)
         await program.stdin.close()
         assert (await program.wait()).exit_code == 0
-        assert reading.result() == data
+        assert await reading == data
 
 
 async def test_half_close(web: Served) -> None:
@@ -185,7 +201,8 @@ async def test_signals(web: Served) -> None:
 async def test_time_is_up(web: Served) -> None:
     async with web.client() as client, asyncio.timeout(LIMIT_S):
         script = "trap 'echo bye; exit 9' TERM; echo up; while :; do sleep 0.05; done"
-        async with client.open_exec("web", ["sh", "-c", script], timeout_s=0.7) as program:
+        # Time enough for a shell to get to its trap.
+        async with client.open_exec("web", ["sh", "-c", script], timeout_s=3) as program:
             assert await program.stdout.collect(100) == b"up\nbye\n"
             end = await program.wait()
     assert (end.exit_code, end.reason) == (9, "TimedOut")
@@ -210,7 +227,11 @@ async def test_a_terminal(web: Served) -> None:
 @pytest.mark.parametrize("text", [b"", b"whole line\n", b"no line feed"])
 async def test_the_end_of_input_on_a_terminal(web: Served, text: bytes) -> None:
     async with executed(web, "sh", "-c", "stty -echo; echo up; cat; exit 6", tty=True) as it:
-        assert b"up" in await it.stdout.read()
+        seen = b""
+        while b"up\r\n" not in seen:  # a terminal may give the end of a line later than the line
+            piece = await it.stdout.read()
+            assert piece, seen
+            seen += piece
         await it.stdin.write(text)
         await it.stdin.close()
         assert (await it.stdout.collect(1000)).replace(b"\r", b"") == text
@@ -243,9 +264,9 @@ async def test_programs_are_listed_and_ended(web: Served) -> None:
         assert (pids_with("4403"), alive(behind.message.pid)) == ([], False)
         await client.kill_exec("web", attached.exec_id, signal=signal.SIGHUP)
         assert (await attached.wait()).exit_code == 128 + signal.SIGHUP
+        await until_listed(client)
         with pytest.raises(NotFound, match=started.exec_id):
             await client.kill_exec("web", started.exec_id)
-        assert await client.execs("web") == []
 
 
 def test_programs_are_listed_and_ended_from_the_command_line(web: Served) -> None:
@@ -258,6 +279,7 @@ def test_programs_are_listed_and_ended_from_the_command_line(web: Served) -> Non
     web.cli("exec", "web", "--kill", exec_id, "--signal", "STOP")
     assert web.cli("exec", "web", "--kill", exec_id[:6]).out == f"web/1 {exec_id} ended\n"
     assert pids_with("4404") == []
+    until(lambda: web.cli("get", "execs", "web").said == "no execs\n", "it is not listed any more")
     web.cli("exec", "web", "--kill", exec_id, code=5)
 
 
@@ -276,7 +298,7 @@ async def test_leaving_ends_whatever_hides(web: Served) -> None:
     async with executed(web, "sh", "-c", script) as program:
         assert await program.stdout.read() == b"up\n"
         until(lambda: len(pids_with("4402")) == 3, "all run")
-    until(lambda: not pids_with("4402"), "all are gone", 10)
+    until(lambda: not pids_with("4402"), "all are gone")
 
 
 async def test_refusals(web: Served) -> None:

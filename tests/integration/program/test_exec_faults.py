@@ -16,13 +16,17 @@ import pytest
 from tests.integration.program.callers import from_host
 from tests.integration.program.census import open_files, tasks_of
 from tests.integration.program.served import Served, alive, command, environment, until
-from tests.integration.program.test_exec import executed, groups, pids_with, start
+from tests.integration.program.test_exec import executed, groups, pids_with, start, until_listed
 
 import cloudless
 from cloudless.domain.errors import Exhausted, Unavailable
 
-#: All of a program must be gone so soon after whoever asked for it.
-GONE_S = 10.0
+#: All of a program must be gone so soon after whoever asked for it; who is deaf is given 5 s by the node.
+GONE_S = 30.0
+#: Starts of hundreds take their time on a machine that has other work.
+MANY_S = 400.0
+#: Threads for what blocks, which asyncio begins when several block at once, and keeps.
+POOL = min(32, (os.cpu_count() or 1) + 4)
 #: Hides as well as it can, and is deaf to SIGTERM.
 DEAF = (
     "trap '' TERM HUP; (env -i setsid sh -c \"trap '' TERM HUP; sleep {mark} & sleep {mark}\" &) & "
@@ -104,7 +108,7 @@ def test_a_hundred_are_left_behind(web: Served) -> None:
         process.stdout.close()
     gone("5201", time.monotonic())
     until(lambda: open_files(web) <= before[0] + 2, "its files are closed", GONE_S)
-    until(lambda: tasks_of(web) <= before[1] + 2, "its threads are gone", GONE_S)
+    until(lambda: tasks_of(web) <= before[1] + POOL, "its threads are gone", GONE_S)
 
 
 #: A client with twenty programs at once.
@@ -127,9 +131,9 @@ asyncio.run(main())
 
 def test_a_thousand_in_sequence(web: Served) -> None:
     before = open_files(web), tasks_of(web), memory(web)
-    asyncio.run(asyncio.wait_for(thousand(web), 180))
+    asyncio.run(asyncio.wait_for(thousand(web), MANY_S))
     until(lambda: open_files(web) <= before[0] + 2, "its files are closed", GONE_S)
-    until(lambda: tasks_of(web) <= before[1] + 2, "its threads are gone", GONE_S)
+    until(lambda: tasks_of(web) <= before[1] + POOL, "its threads are gone", GONE_S)
     assert memory(web) - before[2] < 16 * 1024 * 1024
 
 
@@ -170,7 +174,7 @@ async def test_containerd_dies(web: Served) -> None:
             web.kill_containerd()
             await program.wait()
     gone("5401", since_s)
-    until(lambda: web.cli("exec", "web", "--", "true", code=None).code == 0, "exec works again", 20)
+    until(lambda: web.cli("exec", "web", "--", "true", code=None).code == 0, "exec works again")
 
 
 async def test_the_shim_dies(web: Served) -> None:
@@ -203,7 +207,7 @@ async def test_a_detached_program_outlives_the_program_that_started_it(web: Serv
         assert await client.execs("web") == listed, "the next life knows all about it"
         await client.kill_exec("web", started.exec_id)
         assert not alive(pid)
-        assert await client.execs("web") == []
+        await until_listed(client)
 
 
 async def test_two_hundred_at_once(web: Served) -> None:
@@ -217,21 +221,24 @@ async def test_two_hundred_at_once(web: Served) -> None:
             assert await program.stdout.collect(100) == f"{number}\n".encode()
             assert (await program.wait()).exit_code == 3
 
-    async with asyncio.timeout(120), web.client(patience_s=60.0) as client, asyncio.TaskGroup() as group:
+    # The last one begins when all others have.
+    options = {"timeout_s": MANY_S, "patience_s": 60.0}
+    async with asyncio.timeout(MANY_S), web.client(**options) as client, asyncio.TaskGroup() as group:
         for number in range(200):
             group.create_task(one(client, number))
     until(lambda: open_files(web) <= before[0] + 5, "its files are closed", GONE_S)
-    until(lambda: tasks_of(web) <= before[1] + 5, "its threads are gone", GONE_S)
+    until(lambda: tasks_of(web) <= before[1] + POOL, "its threads are gone", GONE_S)
 
 
 async def test_two_hundred_buffered_ones_at_once(web: Served) -> None:
     before = open_files(web)
 
     async def one(client: cloudless.Client, number: int) -> None:
-        done = await client.exec("web", ["sh", "-c", f"sleep 1; echo {number}; exit 3"])
+        command = ["sh", "-c", f"sleep 1; echo {number}; exit 3"]
+        done = await client.exec("web", command, timeout_s=MANY_S)  # it includes the wait for its start
         assert (done.exit_code, done.stdout) == (3, f"{number}\n".encode())
 
-    async with asyncio.timeout(120), web.client() as client, asyncio.TaskGroup() as group:
+    async with asyncio.timeout(MANY_S), web.client() as client, asyncio.TaskGroup() as group:
         for number in range(200):
             group.create_task(one(client, number))
     until(lambda: open_files(web) <= before + 5, "its files are closed", GONE_S)
@@ -239,7 +246,7 @@ async def test_two_hundred_buffered_ones_at_once(web: Served) -> None:
 
 async def test_one_caller_may_not_have_everything(web: Served) -> None:
     """Over the limit there is a clear answer, and room again when others have ended."""
-    async with asyncio.timeout(120), web.client() as one, web.client() as two:
+    async with asyncio.timeout(MANY_S), web.client() as one, web.client() as two:
         programs = []
         try:
             with pytest.raises(Exhausted, match="256 programs"):
@@ -272,7 +279,7 @@ async def test_output_that_is_never_read(web: Served) -> None:
 async def settled(read: Callable[[], int]) -> int:
     """A number that has not changed for a while."""
     last, same = read(), 0
-    while same < 10:
+    while same < 40:  # 2 s: on a busy machine all of them may wait for a processor for some time
         await asyncio.sleep(0.05)
         now = read()
         same = same + 1 if now == last else 0

@@ -81,10 +81,13 @@ def test_limits(tidy: Served) -> None:
 def test_running_out_of_memory(tidy: Served) -> None:
     start(
         tidy,
-        command=["sh", "-c", "sleep 1.5; tail /dev/zero"],
+        command=["sh", "-c", "until [ -e /go ]; do sleep 0.1; done; tail /dev/zero"],
         resources={"limits": {"memory": "16Mi"}},
         restart_policy={"backoff": {"base": "60s"}},
     )
+    # Not by the clock: whoever applied it looks for a while whether it stays.
+    (running,) = tidy.running("web")
+    pathlib.Path(f"/proc/{running.pid}/root/go").touch()
     (seen,) = until(lambda: tidy.replicas("web", phase="BACKING_OFF"), "it is killed")
     assert (seen["last_exit"]["oom_killed"], seen["last_exit"]["code"]) == (True, 137)
     assert "OOMKilled" in tidy.cli("events").out
@@ -170,7 +173,7 @@ def fetch(port: int) -> str:
 def test_host_ports(tidy: Served) -> None:
     (port,) = free_ports(1)
     start(tidy, **serving(port, readiness_probe={"http": {"port": 80}, "period": "1s"}))
-    assert fetch(port)
+    assert until(lambda: fetch(port), "it answers")
     text = manifest(name="other", **serving(port))
     refused = tidy.cli("apply", "-f", "-", stdin=text, code=4)
     assert str(port) in refused.err
@@ -214,7 +217,9 @@ def test_readiness(tidy: Served, probe: dict[str, Any]) -> None:
 
 
 def test_liveness_restarts(tidy: Served) -> None:
-    probe = {"exec": {"command": ["test", "!", "-e", "/sick"]}, "period": "1s", "failure_threshold": 1}
+    # One failure counts, so that on a busy machine no attempt may fail for being slow.
+    probe = {"exec": {"command": ["test", "!", "-e", "/sick"]}, "timeout": "20s"}
+    probe |= {"period": "1s", "failure_threshold": 1}
     start(tidy, liveness_probe=probe, restart_policy={"backoff": {"base": "0s"}})
     (first,) = tidy.running("web")
     pathlib.Path(f"/proc/{first.pid}/root/sick").touch()

@@ -90,7 +90,7 @@ async def test_ten_kills_under_a_storm_lose_no_byte_untold(serve: Callable[..., 
 
 
 async def test_readers_that_do_not_read_hold_up_nobody(serve: Callable[..., Served]) -> None:
-    served = await asyncio.to_thread(lambda: serve("--log-files", "6", name="stalled"))
+    served = await asyncio.to_thread(lambda: serve("--log-files", "8", name="stalled"))
     apply(served, NUMBERED, restart_policy=NEVER)
     await asyncio.to_thread(until, lambda: served.replicas("web", phase="RUNNING"), "it runs")
     size = LINES * LINE_BYTES

@@ -24,6 +24,7 @@ LINES = 20
 #: What each follower may cost the program, in KiB, and how long its files take to be closed.
 FOLLOWER_KIB = 256
 GONE_S = 20.0
+LIMIT_S = 180.0
 #: Writes when it is told to, by a line of input.
 SCRIPT = f"read x; n=0; while [ $n -lt {LINES} ]; do n=$((n+1)); echo line $n; done; echo last; sleep 9999"
 
@@ -85,7 +86,7 @@ async def test_a_thousand_followers_of_one_log(web: Served) -> None:
             everybody.set()
 
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(asyncio.timeout(60))
+        await stack.enter_async_context(asyncio.timeout(LIMIT_S))
         client = await stack.enter_async_context(web.client())
         address = await stack.enter_async_context(from_host("127.0.0.9", web.address))
         other = await stack.enter_async_context(cloudless.connect(address))

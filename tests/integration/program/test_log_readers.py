@@ -94,7 +94,7 @@ async def test_coordinator_and_agent_die_and_readers_miss_nothing(
             more()
 
     try:
-        await asyncio.wait_for(asyncio.to_thread(faults), 90)
+        await asyncio.wait_for(asyncio.to_thread(faults), 240)
     finally:
         reading.cancel()
         code = await asyncio.to_thread(cli.interrupt)
@@ -142,7 +142,7 @@ def test_all_bytes_come_as_they_were_written(tidy: Served, tmp_path: pathlib.Pat
 
 
 def test_followers_see_restarts_and_replicas_to_come(tidy: Served, tmp_path: pathlib.Path) -> None:
-    script = "echo began $HOSTNAME; sleep 1; exit 4"
+    script = "echo began $HOSTNAME; sleep 2; exit 4"
     start(tidy, script, restart_policy={"backoff": {"base": "0s"}}, labels={"app": "shop"})
     start(tidy, "echo hello; exec sleep 1000", name="db", labels={"app": "shop"})
     cli = Follower(tidy, tmp_path, "-l", "app=shop", "--markers")

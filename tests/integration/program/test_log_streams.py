@@ -19,7 +19,7 @@ from cloudless.domain import loglines
 from cloudless.domain.errors import NotFound, Unavailable
 from cloudless.transport.channel import connect
 
-LIMIT_S = 120.0
+LIMIT_S = 300.0
 KILLS = 10
 K = api.LogMarkerKind
 

@@ -105,7 +105,7 @@ def test_what_is_missing_of_a_line_comes_after_a_gap(serve: Callable[..., Served
     try:
         it.until(lambda lines: shown(lines)[-1:] == ["step 1?"])
         served.kill()
-        it.until(lambda lines: shown(lines)[1] == "step 1? …")
+        it.until(lambda lines: shown(lines)[1:2] == ["step 1? …"])
         it.until(lambda lines: "waiting for the" in " ".join(shown(lines)[2:]))
         served.start()
         # The coordinator may be back before its node is, which is told below.

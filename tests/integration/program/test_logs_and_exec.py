@@ -67,7 +67,7 @@ def test_an_exec_that_takes_too_long_is_killed_with_its_children(tidy: Served) -
     result = tidy.cli("exec", "web", "--exec-timeout", "1s", "--", "sh", "-c", script, code=None)
     assert result.code in (124, 125, 137), result
     assert "time" in result.err
-    until(lambda: "sleep 77" not in tidy.cli("exec", "web", "--", "ps").out, "its children are gone", 10)
+    until(lambda: "sleep 77" not in tidy.cli("exec", "web", "--", "ps").out, "its children are gone")
 
 
 async def test_output_is_bounded(tidy: Served) -> None:

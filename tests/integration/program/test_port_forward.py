@@ -22,7 +22,7 @@ import cloudless
 from cloudless.agent.network import namespace
 from cloudless.sdk.forward import Forward
 
-LIMIT_S = 30.0
+LIMIT_S = 60.0
 DESCRIPTORS = pathlib.Path(cloudless.__file__).parent / "api" / "descriptors.binpb"
 #: Says which replica it is, then echoes; a process for each connection.
 ECHO = "nc -ll -p 9000 -e sh -c 'echo $CLOUDLESS_REPLICA_ID; exec cat' & "
@@ -35,9 +35,10 @@ MIB = 1024 * 1024
 
 
 def start(served: Served, **fields: Any) -> None:
-    script = ECHO + ZEROS + PAGE + WAIT
+    script = PAGE + ZEROS + ECHO + WAIT  # the one that is probed comes last: then all are there
     fields.setdefault("restart_policy", {"backoff": {"base": "0s"}})
-    ready = {"tcp": {"port": 9000}, "period": "100ms", "timeout": "1s"}
+    # Patient: a connection for which ``nc`` has no room at once is tried again by the kernel after 1 s.
+    ready = {"tcp": {"port": 9000}, "period": "100ms", "timeout": "10s"}
     text = manifest(name="web", command=["sh", "-c", script], readiness_probe=ready, **fields)
     served.cli("apply", "-f", "-", "-q", stdin=text)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pathlib
 import re
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.integration.program.served import Result, Served, until
+from tests.integration.program.served import Result, Served, run_cli, until
 from tests.integration.program.test_lifecycle import manifest
 
 import cloudless
@@ -103,7 +104,7 @@ def test_verbs_that_do_not_fit(tidy: Served) -> None:
     ]
 
 
-def test_a_canary_step_by_step(tidy: Served) -> None:
+def test_a_canary_step_by_step(tidy: Served, tmp_path: pathlib.Path) -> None:
     steps = [{"weight": 30, "replicas": "1", "pause": {}}, {"weight": 60, "replicas": "2", "pause": {}}]
     canary = {"strategy": "CANARY", "steps": steps}
     tidy.cli("apply", "-f", "-", "-q", stdin=web(1, **canary))
@@ -111,8 +112,12 @@ def test_a_canary_step_by_step(tidy: Served) -> None:
     assert "~ env.TURN: 1 -> 2\n" in plan
     assert "until somebody promotes it" in plan
     assert tidy.cli("apply", "-f", "-", "--no-wait", stdin=web(2, **canary)).code == 0
-    watching = in_background(lambda: tidy.cli("rollout", "watch", "web", "-o", "json"))
-    until(lambda: phase(tidy) == "WAITING_PROMOTION", "the first step waits")
+    watched = tmp_path / "watched"
+    watched.touch()
+    words, prefix = ("rollout", "watch", "web", "-o", "json"), ("sh", "-c", 'exec "$@" > "$0"', str(watched))
+    watching = in_background(lambda: run_cli(*words, address=tidy.address, prefix=prefix))
+    # Only what the watch has seen itself may be over before it tells of the next step.
+    until(lambda: "WAITING_PROMOTION" in watched.read_text(), "the first step waits")
     assert tidy.cli("rollout", "promote", "web", "-q").out.splitlines() == [
         "workload/web promoted",
         "workload/web waits to be promoted at step 2 of 2, 2/3 of revision 2 available",
@@ -127,7 +132,8 @@ def test_a_canary_step_by_step(tidy: Served) -> None:
     assert tidy.cli("rollout", "promote", "web", "--full", "-q").out.splitlines()[-1] == (
         "workload/web 3/3 available, revision 2"
     )
-    events = [json.loads(line)["object"]["rollout"] for line in watching().out.splitlines()]
+    assert watching().code == 0
+    events = [json.loads(line)["object"]["rollout"] for line in watched.read_text().splitlines()]
     assert events[-1]["phase"] == "COMPLETED"
     assert {event["step"] for event in events} >= {1, 2}
 

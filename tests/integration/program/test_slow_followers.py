@@ -20,7 +20,7 @@ from cloudless.domain.loglines import HEAD_BYTES
 from cloudless.sdk.logbatch import LogChunk
 
 FOLLOWERS, READING = MAX_LOG_STREAMS_OF_CALLER, 20
-LIMIT_S = 120.0
+LIMIT_S = 240.0
 #: What all of them may cost the program, in KiB: docs/logs.md says so.
 ALL_KIB = 200 * 1024
 #: Memory is level when it stays so close together for so long.

@@ -61,8 +61,16 @@ class Served:
         return asyncio.run_coroutine_threadsafe(call(), self.loop).result(10)
 
     def later(self, delay_s: float, change, *arguments) -> None:
-        """Call ``change`` there in a while."""
-        self.loop.call_soon_threadsafe(lambda: self.loop.call_later(delay_s, change, *arguments))
+        """Call ``change`` there so long after the next command has begun to watch."""
+        watches = len(self.fake.asked("watch"))
+
+        def look() -> None:
+            if len(self.fake.asked("watch")) > watches:
+                self.loop.call_later(delay_s, change, *arguments)
+            else:
+                self.loop.call_later(0.01, look)
+
+        self.loop.call_soon_threadsafe(look)
 
     def __enter__(self) -> Served:
         self.thread.start()

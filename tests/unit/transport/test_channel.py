@@ -212,7 +212,7 @@ async def test_metadata_and_deadlines_of_the_channel(
     def metadata(method: str) -> dict[str, str | bytes]:
         return {"x-method": method}
 
-    async with serve(echo) as (_, port), client(port, metadata=metadata, unary_s=0.05) as stub:
+    async with serve(echo) as (_, port), client(port, metadata=metadata, unary_s=1) as stub:
         await stub.once(demo.Everything())
         assert echo.contexts[0].metadata["x-method"] == "/demo.Echo/Once"
         with pytest.raises(DeadlineExceeded):

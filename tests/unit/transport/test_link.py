@@ -18,7 +18,7 @@ from cloudless.transport.limits import LINK_AGENT, LINK_COORDINATOR, PUBLIC
 from cloudless.transport.link import AcceptedChannel, Link, LinkRefused, dial_link
 from cloudless.transport.server import GuardedServer
 
-QUICK = dataclasses.replace(LINK_AGENT, keepalive_interval_s=0.1, keepalive_timeout_s=0.1)
+QUICK = dataclasses.replace(LINK_AGENT, keepalive_interval_s=0.5, keepalive_timeout_s=0.5)
 
 
 class Registry:
