@@ -26,8 +26,9 @@ from cloudless.domain.replica import Assignment, ExitStatus
 log = logging.getLogger(__name__)
 
 _CONTAINER = re.compile(r"cl-(?P<replica>.+)-(?P<attempt>\d+)")
-#: The end of a log must not keep a restart waiting.
+#: The end of a log must not keep a restart waiting for long.
 TAIL_TIMEOUT_S = 1.0
+QUIET_TIMEOUT_S = 2.0
 #: The last lines of a container that ended may still be on their way to the file, and its logger
 #: ends only with the container's record: no more for so many looks, which is longer than it
 #: waits for a line feed, and they are all there.
@@ -72,9 +73,9 @@ class ContainerLogs:
         found: deque[bytes] = deque(maxlen=LOG_TAIL_LINES)
         options, joiner = ReadOptions(tail_lines=LOG_TAIL_LINES), Joiner(LOG_TAIL_BYTES)
         with contextlib.suppress(OSError, TimeoutError):
+            if ended:
+                await _until_quiet(self._store.directory(replica_id, attempt))
             async with asyncio.timeout(TAIL_TIMEOUT_S):
-                if ended:
-                    await _until_quiet(self._store.directory(replica_id, attempt))
                 async with aclosing(self._store.read(replica_id, attempt, options)) as batches:
                     async for batch in batches:
                         found.extend(record.data for record in joiner.join(parse(batch.data)))
@@ -96,12 +97,16 @@ class ContainerLogs:
 
 
 async def _until_quiet(directory: Path) -> None:
-    """Wait until a log does not grow any more."""
+    """Wait until a log does not grow any more; not for ever."""
     before, quiet = None, 0
-    while quiet < QUIET_LOOKS and not files.has_ended(directory):
-        now = files.find_end(directory)
-        before, quiet = now, quiet + 1 if now == before else 0
-        await asyncio.sleep(LOOK_S)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(QUIET_TIMEOUT_S):
+            while quiet < QUIET_LOOKS and not files.has_ended(directory):
+                now = files.find_end(directory)
+                # On a machine that has other work, a logger may not have had its turn yet.
+                grows = now != before or files.has_busy_logger(directory)
+                before, quiet = now, 0 if grows else quiet + 1
+                await asyncio.sleep(LOOK_S)
 
 
 def split_id(container_id: str) -> tuple[str, int]:

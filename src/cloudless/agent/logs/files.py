@@ -7,7 +7,9 @@ is missing can be counted. Called by ``reader``, on a worker thread when it take
 
 from __future__ import annotations
 
+import fcntl
 import os
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +26,8 @@ END = "end"
 _SUFFIX = ".log"
 #: Locked by the logger as long as it lives.
 _ALIVE = "alive"
+#: ``struct flock`` of the kernel: kind, whence, start, length, process.
+_LOCK = "hhqqi"
 #: Longest whole line in a file.
 _LINE_BYTES = PIECE_BYTES + lines.HEAD_BYTES + 1
 
@@ -87,6 +91,29 @@ def has_lost_its_logger(directory: Path) -> bool:
     finally:
         os.close(fd)
     return not has_ended(directory)  # it may have ended well while we looked
+
+
+def has_busy_logger(directory: Path) -> bool:
+    """Whether the logger has something to do now, or waits for a processor to do it; False when it sleeps.
+
+    One that sleeps has read and written everything, but for the rest of a line that it holds back.
+    """
+    try:
+        fd = os.open(directory / _ALIVE, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        found = fcntl.fcntl(fd, fcntl.F_GETLK, struct.pack(_LOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    finally:
+        os.close(fd)
+    kind, _, _, _, pid = struct.unpack(_LOCK, found)
+    if kind == fcntl.F_UNLCK:
+        return False
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in ("S", "Z", "X")
 
 
 def close_for_dead_logger(directory: Path, now_ns: int) -> None:
