@@ -61,7 +61,8 @@ class TestContainerd(RuntimeContract):
         await bench.runtime.create(wish)
         await bench.runtime.start(wish.id)
         script = "sleep 777 & setsid sleep 778 & echo begun; wait"
-        result = await bench.runtime.exec(wish.id, ExecRequest(("sh", "-c", script), timeout_s=0.7))
+        # The time begins before the command does, which may take long to start.
+        result = await bench.runtime.exec(wish.id, ExecRequest(("sh", "-c", script), timeout_s=5.0))
         assert (result.timed_out, result.stdout) == (True, b"begun\n")
         _, processes = await self.run(bench, wish, "ps")
         assert "sleep 77" not in processes

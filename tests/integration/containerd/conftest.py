@@ -104,6 +104,12 @@ class Bench:
                     return pids
                 await asyncio.sleep(0)
 
+    async def wait_for_only(self, container_id: str, pids: set[int]) -> None:
+        """Return when nothing but these processes is left: what was killed takes a moment to die."""
+        async with asyncio.timeout(DEADLINE_S):
+            while set(await self.client.tasks.pids(container_id)) != pids:
+                await asyncio.sleep(0.02)
+
     async def destroy(self, container_id: str) -> None:
         client = self.client
         with contextlib.suppress(NotFound):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import pathlib
 import signal
@@ -172,7 +173,7 @@ async def test_leaving_early_ends_the_whole_tree(bench: Bench, monkeypatch: pyte
     ) as running:
         assert running.stdout is not None
         assert await running.stdout.read() == b"up\n"
-    assert set(await bench.client.tasks.pids(container_id)) == before
+    await bench.wait_for_only(container_id, before)
     assert not list(bench.fifos.iterdir())
 
 
@@ -189,7 +190,7 @@ async def test_a_timeout_ends_the_process(bench: Bench) -> None:
             timeout_s=0.5,
             output_limit_bytes=0,
         )
-    assert set(await bench.client.tasks.pids(container_id)) == before
+    await bench.wait_for_only(container_id, before)
 
 
 async def test_what_a_crash_left_is_found_and_reaped(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +206,7 @@ async def test_what_a_crash_left_is_found_and_reaped(bench: Bench, monkeypatch: 
     assert f"{MARKER}={exec_id}".encode() in environment
     await bench.client.processes.reap(container_id, exec_id, bench.fifos)
     assert bench.client.processes.leftovers(bench.fifos) == ()
-    assert set(await bench.client.tasks.pids(container_id)) == before
+    await bench.wait_for_only(container_id, before)
     with pytest.raises(errors.NotFound):
         await running.kill(signal.SIGKILL)
     await context.__aexit__(None, None, None)
@@ -227,7 +228,8 @@ async def test_executing_in_what_does_not_run(bench: Bench) -> None:
 async def test_open_files_return_to_what_they_were(bench: Bench) -> None:
     container_id = await bench.start()
     await bench.exec(container_id, "true")
+    gc.collect()  # what earlier tests have left open goes now, or would be missed below
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(5):
         await bench.exec(container_id, "cat", stdin=b"x")
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before

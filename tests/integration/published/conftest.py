@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,14 @@ from tests.ports import free_port
 
 import cloudless
 from cloudless.agent.config import AgentConfig
+from cloudless.agent.traffic.rules import parse
 from cloudless.aio.clock import SystemClock
 from cloudless.aio.ids import random_id
 from cloudless.containerd.client import ContainerdClient
 from cloudless.coordinator.config import CoordinatorConfig
 from cloudless.coordinator.main import coordinator
 
+LIMIT_S = 60.0
 #: Says which replica and revision it is; ends on SIGTERM when its last request is answered.
 WEB = """
 mkdir -p /tmp/www
@@ -64,7 +66,11 @@ class Site:
 
     async def deployed(self, script: str = WEB, **changes: Any) -> cloudless.Workload:
         await self.client.create(self.workload(script, **changes))
-        return await self.client.wait("web", timeout_s=60)
+        workload = await self.client.wait("web", timeout_s=60)
+        # A replica is told to be ready a moment before connections are led to it.
+        count = len(workload.message.status.replicas)
+        await until_rules(lambda listing: len(led_to(self.port, listing)) == count)
+        return workload
 
 
 @pytest.fixture
@@ -99,6 +105,8 @@ async def site(
                 for workload in await client.list():
                     await client.delete(workload.name, grace_s=0)
                     await client.wait(workload.name, "deleted", timeout_s=60)
+                # They go a moment after what they led to; an agent that ends changes none any more.
+                await until_rules(lambda listing: str(port) not in listing)
         finally:
             await agent.kill(signal.SIGTERM)
     assert [one.id for one in await containerd_client.containers.list() if one.id.startswith("cl-")] == []
@@ -107,6 +115,24 @@ async def site(
 
 async def rules() -> str:
     """All rules of this host."""
-    process = await asyncio.create_subprocess_exec("nft", "list", "ruleset", stdout=asyncio.subprocess.PIPE)
-    listing, _ = await process.communicate()
+    for last in (False, False, False, True):  # the kernel may be too busy to tell
+        process = await asyncio.create_subprocess_exec(
+            "nft", "list", "ruleset", stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+        listing, complaint = await process.communicate()
+        if process.returncode == 0:
+            break
+        assert not last, complaint.decode()
     return listing.decode()
+
+
+async def until_rules(fits: Callable[[str], bool]) -> None:
+    """Wait until the rules of this host are so."""
+    async with asyncio.timeout(LIMIT_S):
+        while not fits(await rules()):
+            await asyncio.sleep(0.05)
+
+
+def led_to(port: int, listing: str) -> set[str]:
+    """Addresses to which new connections to a published port are led."""
+    return {one.address for point, all_ in parse(listing).items() if point.port == port for one in all_}

@@ -25,6 +25,7 @@ class Load:
         self.failures: list[str] = []
         self.stop = False
         self.total = 0
+        self._asking: set[object] = set()
         self._changed = asyncio.Event()
 
     async def until_more(self, count: int) -> None:
@@ -35,6 +36,15 @@ class Load:
                 self._changed.clear()
                 await self._changed.wait()
 
+    async def count_anew(self) -> None:
+        """Forget all answers, also to requests that are on their way: those were asked before."""
+        earlier = set(self._asking)
+        async with asyncio.timeout(LIMIT_S * 3):
+            while earlier & self._asking:
+                self._changed.clear()
+                await self._changed.wait()
+        self.answers.clear()
+
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
             for _ in range(AT_ONCE):
@@ -42,11 +52,13 @@ class Load:
 
     async def _ask_again_and_again(self) -> None:
         while not self.stop:
+            self._asking.add(request := object())
             try:
                 self.answers[await ask(self.port)] += 1
             except (OSError, ValueError) as error:
                 self.failures.append(f"{type(error).__name__}: {error}")
                 await asyncio.sleep(0.001)
+            self._asking.discard(request)
             self.total += 1
             self._changed.set()
             if self.pause_s:

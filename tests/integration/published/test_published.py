@@ -9,12 +9,14 @@ import signal
 from collections.abc import Callable
 
 import pytest
-from tests.integration.published.conftest import ECHO, Site, rules
+from tests.integration.published.conftest import ECHO, Site, until_rules
 from tests.integration.published.load import ask, load
 
 import cloudless
 from cloudless import api
 from cloudless.containerd.client import ContainerdClient
+
+LIMIT_S = 60.0
 
 
 def revisions(answers: dict[str, int]) -> set[str]:
@@ -23,7 +25,7 @@ def revisions(answers: dict[str, int]) -> set[str]:
 
 async def until(site: Site, fits: Callable[[list[api.ReplicaStatus]], bool]) -> None:
     """Wait for the replicas as the API shows them."""
-    async with asyncio.timeout(30), site.client.watch(name="web") as changes:
+    async with asyncio.timeout(LIMIT_S), site.client.watch(name="web") as changes:
         async for change in changes:
             if fits(change.workload.message.status.replicas):
                 return
@@ -35,7 +37,7 @@ async def test_a_rolling_update_fails_no_request(site: Site) -> None:
         for number in range(3):
             await site.client.update("web", env={"VERSION": str(number)})
             await site.client.wait("web", timeout_s=60)
-            requests.answers.clear()
+            await requests.count_anew()
     assert requests.failures == []
     assert revisions(requests.answers) == {"4"}
     assert len(requests.answers) == 3, "all replicas answer"
@@ -62,7 +64,7 @@ async def test_a_switch_of_revisions_fails_no_request(site: Site, rollout: dict[
             await site.client.wait("web", timeout_s=60)
             await until(site, lambda all_: len(all_) == 3)
             await requests.until_more(50)
-            requests.answers.clear()
+            await requests.count_anew()
     assert requests.failures == []
     assert revisions(requests.answers) == {"3"}
 
@@ -97,12 +99,14 @@ async def test_only_requests_to_the_one_that_is_killed_fail(
     victim = workload.message.status.replicas[0]
     pid = (await containerd_client.tasks.get(victim.container_id)).pid
     async with load(site.port) as requests:
+        before = requests.total
         os.kill(pid, signal.SIGKILL)
         await until(site, lambda all_: all(one.ready for one in all_) and any(one.restarts for one in all_))
-        failed = len(requests.failures)
+        # It left the set when it died: what failed was on its way to it already. Had it stayed
+        # there until it was back, every third request of that time would have failed.
+        failed, meanwhile = len(requests.failures), requests.total - before
+        assert failed < meanwhile / 5
         await requests.until_more(200)
-        # It left the set when it died: what failed was on its way to it already.
-        assert failed < requests.total // 10
         assert len(requests.failures) == failed
     assert len(requests.answers) == 3
 
@@ -113,21 +117,17 @@ async def test_with_nobody_ready_connections_are_refused_and_with_nobody_there_t
     await site.client.wait("web", timeout_s=60)
     with pytest.raises(ConnectionRefusedError):
         await ask(site.port)
-    async with asyncio.timeout(30):
-        while True:
-            if str(site.port) not in await rules():
-                break
-            await asyncio.sleep(0.05)
+    await until_rules(lambda listing: str(site.port) not in listing)
 
 
 async def echoed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: bytes) -> bytes:
     writer.write(line)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LIMIT_S):
         return await reader.readline()
 
 
 async def test_connections_that_last_get_their_time_and_no_more(site: Site) -> None:
-    drain_s = 3.0
+    drain_s = 6.0
     await site.deployed(
         ECHO, replicas=2, rollout={"max_surge": 1, "max_unavailable": 0, "drain_time": f"{drain_s}s"}
     )
@@ -137,15 +137,13 @@ async def test_connections_that_last_get_their_time_and_no_more(site: Site) -> N
         assert await echoed(reader, writer, b"before\n") == b"before\n"
     began = loop.time()
     await site.client.scale("web", 0)
-    await asyncio.sleep(drain_s / 2)
+    # For a moment the last probe's connection may be counted too.
+    told = {"2 more than the 0 wanted; draining: 2 connections"}
+    await until(site, lambda all_: {replica.message for replica in all_} == told)
     for reader, writer in connections:
         assert await echoed(reader, writer, b"during\n") == b"during\n"
     with pytest.raises(ConnectionRefusedError):
         await ask(site.port)
-    status = (await site.client.get("web")).message.status
-    assert {replica.message for replica in status.replicas} == {
-        "2 more than the 0 wanted; draining: 2 connections"
-    }
     for reader, writer in connections:
         with contextlib.suppress(ConnectionResetError):
             assert await reader.read() == b""
@@ -162,7 +160,7 @@ async def test_a_replica_ends_as_soon_as_its_last_connection_does(site: Site) ->
     await asyncio.sleep(1)
     assert await echoed(reader, writer, b"during\n") == b"during\n"
     writer.close()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LIMIT_S):
         while True:
             if not (await site.client.get("web")).message.status.replicas:
                 break

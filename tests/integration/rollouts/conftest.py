@@ -12,13 +12,14 @@ import pytest
 from tests.integration.program.conftest import IMAGE, image_archive, serve, serve_all
 from tests.integration.program.served import Result, Served
 from tests.integration.published.conftest import WEB
+from tests.integration.rollouts.observer import Observer
 from tests.ports import free_ports
 
 import cloudless
 from cloudless import api
 
 __all__ = ["image_archive", "serve", "serve_all"]
-LIMIT_S = 30.0
+LIMIT_S = 60.0
 
 
 @dataclass
@@ -45,7 +46,10 @@ class Stage:
     async def deployed(self, script: str = WEB, **changes: Any) -> cloudless.Workload:
         """The first revision, available."""
         wanted = cloudless.Workload("web", **self.fields(script, **changes))
-        return await self.client.follow(await self.client.apply(wanted))
+        workload = await self.client.follow(await self.client.apply(wanted))
+        # A replica is told to be ready a moment before connections are led to it.
+        await Observer(self.served, self.port).until_led_to(len(workload.status.replicas))
+        return workload
 
     async def updated(self, **fields: Any) -> cloudless.Workload:
         """A change that is asked for; nobody waits."""
@@ -62,6 +66,12 @@ class Stage:
                 if all(getattr(rollout, name) == value for name, value in fits.items()):
                     return rollout
         raise AssertionError("a watch never ends by itself")
+
+    async def until_settled(self) -> None:
+        """Wait until no replica is on its way to somewhere; asked again, as time alone is no change."""
+        async with asyncio.timeout(LIMIT_S):
+            while not all(one.available for one in (await self.client.get("web")).status.replicas):
+                await asyncio.sleep(0.02)
 
     async def apply(
         self, script: str = WEB, code: int | None = 0, flags: tuple[str, ...] = (), **changes: Any

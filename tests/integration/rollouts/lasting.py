@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n"
 PAUSE_S = 0.05
-LIMIT_S = 10.0
+LIMIT_S = 30.0
 
 #: Answers any number of requests on each connection; ends at once on SIGTERM, connections or not.
 KEEP_ALIVE = r"""

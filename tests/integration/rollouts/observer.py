@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ from cloudless.containerd.tasks import TaskStatus
 #: A container in one of these holds memory, whether it serves or not.
 EXISTING = frozenset({TaskStatus.CREATED, TaskStatus.RUNNING, TaskStatus.PAUSED})
 INTERVAL_S = 0.01
+LIMIT_S = 60.0
 PROBE_LIMIT_S = 5.0
 _LOCAL = re.compile(r"\|-- ([0-9.]+)\n\s+/32 host LOCAL")
 
@@ -76,10 +77,23 @@ class Observer:
         """Replicas that said that they are of this revision."""
         return {replica for replica, revision in self.revisions.items() if revision == number}
 
+    async def until(self, fits: Callable[[Sample], bool]) -> None:
+        """Wait for a sample like this; one that is being taken when this is called does not count."""
+        first = len(self.samples) + 1
+        async with asyncio.timeout(LIMIT_S):
+            while not any(map(fits, self.samples[first:])):
+                await asyncio.sleep(INTERVAL_S)
+
+    async def until_led_to(self, count: int) -> None:
+        """Wait until new connections are led to so many replicas."""
+        async with asyncio.timeout(LIMIT_S):
+            while len(await self._backends()) != count:
+                await asyncio.sleep(INTERVAL_S)
+
     async def look(self, client: ContainerdClient) -> Sample:
-        """Take one sample; it speaks of the moment at which the kernel's rules were read."""
-        backends = await self._backends()
+        """Take one sample; it speaks of the kernel's rules, which are read from ``at_s`` on."""
         at_s = asyncio.get_running_loop().time()
+        backends = await self._backends()
         existing = set()
         for task in await client.tasks.list():
             if task.status in EXISTING:

@@ -72,6 +72,7 @@ async def test_recreate_goes_back_as_it_came(stage: Stage) -> None:
     await stage.deployed(rollout=rollout, replicas=2)
     async with observed(stage.served, stage.port) as seen:
         told = await stage.apply(CRASHES, code=3, rollout=rollout, replicas=2)
+        await seen.until(lambda one: len(one.serving) == 2)
     assert "(rolled back to revision 1)" in told.err
     assert seen.most == 2
     assert len(seen.samples[-1].serving) == 2
@@ -81,14 +82,14 @@ async def test_recreate_goes_back_as_it_came(stage: Stage) -> None:
 
 async def test_an_image_that_never_gets_ready(stage: Stage) -> None:
     probe = {"http": {"path": "/health", "port": 8080}, "period": "100ms"}
-    rollout = SURGE | {"progress_deadline": "2s"}
-    await stage.deployed(rollout=rollout)
+    rollout = SURGE | {"progress_deadline": "5s"}
+    await stage.deployed(rollout=SURGE)
     async with observed(stage.served, stage.port) as seen, load(stage.port) as requests:
         told = await stage.apply(NEVER_READY, code=3, rollout=rollout, readiness_probe=probe)
     assert requests.failures == []
     assert seen.least == 4
     assert seen.samples[-1].existing == seen.samples[0].existing
-    assert "no progress for 2 s" in told.err
+    assert "no progress for 5 s" in told.err
     assert "refused" in told.err, "the answer of the probe"
     assert "| warming up" in told.err
     assert "(rolled back to revision 1)" in told.err
@@ -112,6 +113,7 @@ async def test_an_image_that_dies_after_it_was_ready(stage: Stage, rollout: dict
     async with observed(stage.served, stage.port) as seen:
         told = await stage.apply(DIES_LATER, code=3, replicas=2, rollout=rollout)
         await stage.until("ROLLED_BACK", old_replicas=0)
+        await seen.until(lambda one: one.existing == one.serving)
     assert "new replicas failed" in told.err
     assert "exit code 7" in told.err
     assert "| out of luck" in told.err
@@ -170,11 +172,11 @@ async def test_no_room_for_surge(stage: Stage) -> None:
     assert node.message.capacity is not None
     part = f"{node.message.capacity.memory_bytes // 4 // 2**20}Mi"
     resources = {"requests": {"memory": part}}
-    tight = SURGE | {"progress_deadline": "1500ms"}
-    await stage.deployed(replicas=3, resources=resources, rollout=tight)
+    tight = SURGE | {"progress_deadline": "4s"}
+    await stage.deployed(replicas=3, resources=resources, rollout=SURGE)
     async with observed(stage.served, stage.port) as seen:
         # One has room: it goes on, one at a time.
-        await stage.apply(replicas=3, resources=resources, rollout=tight, env={"TURN": "2"})
+        await stage.apply(replicas=3, resources=resources, rollout=SURGE, env={"TURN": "2"})
         assert (seen.least, seen.most) == (3, 4)
         # Now the fourth place is taken by another workload: no step is possible, and it says so.
         other = stage.fields(resources=resources, replicas=1, ports=[])

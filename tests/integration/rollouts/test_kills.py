@@ -38,7 +38,7 @@ async def test_killed_in_the_middle_it_goes_on(
             await asyncio.to_thread(stage.served.kill)
             await asyncio.to_thread(stage.served.start)
             await stage.until("COMPLETED", stage="", revision=turn + 2, old_replicas=0)
-            requests.answers.clear()
+            await requests.count_anew()
         old, new = set(seen.samples[0].existing), set(seen.samples[-1].existing)
         assert len(new) == 4
         assert not old & new

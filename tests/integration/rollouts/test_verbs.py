@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from tests.integration.containerd.registry import Registry, running_registry
+from tests.integration.program.served import run_cli, until
 from tests.integration.program.test_images import built
 from tests.integration.published.load import load
 from tests.integration.rollouts.conftest import Stage
@@ -15,7 +17,9 @@ from tests.integration.rollouts.observer import observed
 
 SURGE = {"max_surge": 1, "max_unavailable": 0}
 #: Slow enough to do something in its middle.
-SLOW = SURGE | {"min_ready_time": "300ms"}
+SLOW = SURGE | {"min_ready_time": "1500ms"}
+#: For more than one command, each of which takes a while to start.
+SLOWER = SURGE | {"min_ready_time": "3s"}
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +39,9 @@ async def test_paused_nothing_moves_until_resumed(stage: Stage) -> None:
         await stage.cli("rollout", "pause", "web")
         settled = await stage.until("PAUSED")
         assert settled.target_revision == 2
-        # What was begun is finished; then, for longer than any step takes, no more than that.
-        await asyncio.sleep(1.0)
-        before = len(seen.samples)
+        # What was begun is finished; then nothing holds up the next step but the pause.
+        await stage.until_settled()
+        before = len(seen.samples) + 1  # one is being taken
         await asyncio.sleep(1.0)
         assert len({one.existing for one in seen.samples[before:]}) == 1
         assert 0 < len(seen.samples[-1].existing & seen.of_revision(2)) < 4
@@ -75,7 +79,7 @@ async def test_abort_in_the_middle_of_a_rolling_update(stage: Stage) -> None:
         await stage.until("PROGRESSING", new_available=2)
         aborted = await stage.cli("rollout", "abort", "web")
         assert "revision 1" in aborted.said
-        requests.answers.clear()
+        await requests.count_anew()
     assert requests.failures == []
     assert {answer.split()[1] for answer in requests.answers} == {"1"}
     assert seen.least == 4
@@ -158,20 +162,26 @@ async def test_deleted_in_the_middle(stage: Stage) -> None:
     assert seen.samples[-1].existing == frozenset()
 
 
-async def test_of_two_updates_at_once_one_wins_and_the_other_is_told(stage: Stage) -> None:
-    before = await stage.deployed(rollout=SLOW)
+async def test_of_two_updates_at_once_one_wins_and_the_other_is_told(stage: Stage, tmp_path: Path) -> None:
+    before = await stage.deployed(rollout=SURGE)
+    watched = tmp_path / "watched"
+    watched.touch()
+    watch = ("rollout", "watch", "web")
+    into = ("sh", "-c", 'exec "$@" > "$0"', str(watched))
     version = ("--if-version", before.resource_version, "--no-wait")
     async with load(stage.port) as requests:
         told = await asyncio.gather(
             *(
-                stage.apply(rollout=SLOW, env={"TURN": turn}, flags=version, code=None)
+                stage.apply(rollout=SLOWER, env={"TURN": turn}, flags=version, code=None)
                 for turn in ("one", "other")
             )
         )
         assert sorted(one.code for one in told) == [0, 6]
         # One that names no version comes while that is on its way: it takes its place.
         await stage.until("PROGRESSING", new_available=1)
-        first = asyncio.ensure_future(stage.cli("rollout", "watch", "web", code=None))
+        address = stage.served.address
+        first = asyncio.ensure_future(asyncio.to_thread(run_cli, *watch, address=address, prefix=into))
+        await asyncio.to_thread(until, watched.read_text, "it is watched")
         last = await stage.apply(rollout=SURGE, env={"TURN": "last"})
     assert requests.failures == []
     assert "revision 3" in last.out

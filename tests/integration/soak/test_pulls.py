@@ -18,7 +18,7 @@ import cloudless
 from cloudless.containerd.errors import RegistryUnavailable
 from cloudless.sdk.objects import Replica
 
-LIMIT_S = 30.0
+LIMIT_S = 60.0
 MIB = 1 << 20
 
 

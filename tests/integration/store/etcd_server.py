@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -71,6 +71,11 @@ class EtcdServer:
     def pause(self) -> None:
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
+        # It stops a moment later; until then it answers.
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        while {one.read_text().rpartition(")")[2].split()[0] for one in self._threads()} != {"T"}:
+            assert time.monotonic() < deadline_s, "etcd does not stop"
+            time.sleep(0.005)
 
     def resume(self) -> None:
         assert self.process is not None
@@ -86,6 +91,10 @@ class EtcdServer:
             self.process.send_signal(signal.SIGCONT)
             self.process.wait(START_TIMEOUT_S)
             self.process = None
+
+    def _threads(self) -> Iterator[Path]:
+        assert self.process is not None
+        return Path(f"/proc/{self.process.pid}/task").glob("*/stat")
 
     def _listens(self) -> bool:
         with socket.socket() as probe:

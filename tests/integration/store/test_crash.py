@@ -61,7 +61,7 @@ async def test_every_answered_write_survives_kill(tmp_path: Path) -> None:
                 assert len(junk.items) <= ROUNDS + 1
             revision = page.revision
             first = max(value.values(), default=0) + 1
-    assert revision > 100
+    assert revision > ROUNDS  # each was killed only once a write was answered
 
 
 async def test_a_killed_leader_is_followed_at_once(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ async def test_nothing_is_lost_or_doubled_over_kills(server: EtcdServer, store: 
     unsure: set[int] = set()
     start = await revision_of(store) + 1
     rng = random.Random()
-    async with asyncio.timeout(60), store.watch("ledger", start_revision=start) as batches:
+    async with asyncio.timeout(180), store.watch("ledger", start_revision=start) as batches:
         writing = asyncio.ensure_future(write_ledger(store, 1500, answered, unsure))
         for _ in range(3):
             await asyncio.sleep(rng.uniform(0.05, 0.2))
@@ -161,9 +161,10 @@ async def test_a_frozen_etcd_is_unavailable_not_a_hang(server: EtcdServer, store
 async def test_a_stopped_etcd_is_unavailable_and_comes_back(server: EtcdServer, store: Store) -> None:
     await put(store, "k")
     await asyncio.to_thread(server.stop)
+    assert not (await store.status()).ready
+    # Calls wait for some seconds only, of which etcd needs some to start.
     writing = asyncio.ensure_future(put(store, "k"))
     reading = asyncio.ensure_future(store.get("k"))
-    assert not (await store.status()).ready
     await asyncio.to_thread(server.start)
     assert await reading is not None
     [outcome] = await asyncio.gather(writing, return_exceptions=True)
@@ -200,9 +201,9 @@ async def test_the_leader_of_a_cluster_dies(tmp_path: Path) -> None:
     addresses = ",".join(server.address for server in servers)
     try:
         async with (
-            asyncio.timeout(60),
+            asyncio.timeout(180),
             open_store(f"etcd://{addresses}/test", CLOCK, new_id=str) as store,
-            lead(store, CLOCK, key="leader", candidate=b"one", ttl_s=5) as leadership,
+            lead(store, CLOCK, key="leader", candidate=b"one", ttl_s=8) as leadership,
         ):
             start = await revision_of(store) + 1
             async with store.watch("ledger", start_revision=start) as batches:

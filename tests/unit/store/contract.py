@@ -315,10 +315,10 @@ class StoreContract:
 
     async def test_a_lease_kept_alive_lives(self, subject: Subject) -> None:
         store = subject.store
-        lease = await store.grant(2)
+        lease = await store.grant(4)
         await put(store, "k", b"", lease.id)
         for _ in range(3):
-            await subject.pass_time(lease.ttl_s / 2)
+            await subject.pass_time(lease.ttl_s * 0.4)
             await store.keep_alive(lease)
         assert await store.get("k") is not None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -18,6 +19,8 @@ from cloudless.agent.probing.prober import Prober
 from cloudless.domain.probes import HttpProbe, Probe, TcpProbe
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+#: Long enough for a busy machine: no test here is about a probe that takes too long.
+PATIENT = datetime.timedelta(seconds=10)
 
 
 @pytest.fixture
@@ -49,7 +52,7 @@ async def test_http_in_the_replica(replica: Attachment, prober: Prober, status: 
     assert replica.netns_path is not None
     target = ProbeTarget(replica.address, replica.netns_path)
     async with web_server(replica.netns_path, "0.0.0.0", status):
-        outcome = await prober.attempt(Probe(http=HttpProbe(port=80)), target, no_command)
+        outcome = await prober.attempt(Probe(http=HttpProbe(port=80), timeout=PATIENT), target, no_command)
     assert outcome == ProbeOutcome(status == 200, f"HTTP {status}")
 
 
@@ -57,7 +60,7 @@ async def test_a_port_of_the_host_is_not_reached(replica: Attachment, prober: Pr
     with socket.create_server(("0.0.0.0", 0)) as listener:
         port = int(listener.getsockname()[1])
         target = ProbeTarget(replica.address, replica.netns_path)
-        outcome = await prober.attempt(Probe(tcp=TcpProbe(port=port)), target, no_command)
+        outcome = await prober.attempt(Probe(tcp=TcpProbe(port=port), timeout=PATIENT), target, no_command)
     assert outcome == ProbeOutcome(False, "connection refused")
 
 
@@ -65,13 +68,18 @@ async def test_a_thousand_probes_leave_nothing(replica: Attachment, prober: Prob
     assert replica.netns_path is not None
     target = ProbeTarget(replica.address, replica.netns_path)
     async with web_server(replica.netns_path, "0.0.0.0", 200):
-        await prober.attempt(Probe(http=HttpProbe(port=80)), target, no_command)
+        probe = Probe(http=HttpProbe(port=80), timeout=PATIENT)
+        await prober.attempt(probe, target, no_command)
         before = len(os.listdir("/proc/self/fd"))
         for _ in range(10):
-            probe = Probe(http=HttpProbe(port=80))
             outcomes = await asyncio.gather(*(prober.attempt(probe, target, no_command) for _ in range(20)))
             assert all(outcome.ok for outcome in outcomes)
-        await asyncio.sleep(0)
-        assert len(os.listdir("/proc/self/fd")) <= before + 20
+        async with asyncio.timeout(10):  # the server closes its ends a moment later
+            while len(os.listdir("/proc/self/fd")) > before + 20:
+                await asyncio.sleep(0.01)
     own = os.readlink("/proc/self/ns/net")
-    assert {os.readlink(task / "ns" / "net") for task in Path("/proc/self/task").iterdir()} == {own}
+    seen = set()
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a thread that ends while we look
+            seen.add(os.readlink(task / "ns" / "net"))
+    assert seen == {own}

@@ -128,12 +128,12 @@ class Client:
     async def __aexit__(self, *failure: object) -> None:
         self._socket.close()
 
-    async def connect(self, address: str, port: int, *, limit_s: float = 3) -> Client:
+    async def connect(self, address: str, port: int, *, limit_s: float = 10) -> Client:
         async with asyncio.timeout(limit_s):
             await asyncio.get_running_loop().sock_connect(self._socket, (address, port))
         return self
 
-    async def ask(self, *, limit_s: float = 3) -> tuple[str, str]:
+    async def ask(self, *, limit_s: float = 10) -> tuple[str, str]:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(limit_s):
             await loop.sock_sendall(self._socket, b"?\n")
