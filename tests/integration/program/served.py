@@ -198,9 +198,18 @@ class Served:
         return sorted(found, key=lambda one: one.container_id)
 
     def until_running(self, name: str, count: int) -> list[Running]:
-        return until(
-            lambda: found if len(found := self.running(name)) == count else None, f"{count} of {name}"
-        )
+        found: list[Running] = []
+
+        def fits() -> bool:
+            found[:] = self.running(name)
+            return len(found) == count
+
+        try:
+            until(fits, f"{count} of {name}")
+        except AssertionError as error:
+            told = self.cli("get", "replicas", name, code=None).said
+            raise AssertionError(f"{error}: there are {found}, and the program says {told}") from None
+        return found
 
     def reset(self) -> None:
         result = run_cli("reset", "--data-dir", str(self.data_dir), "--containerd", self.containerd, "--yes")
