@@ -76,20 +76,20 @@ def end_shims(socket: Path) -> int:
     found = list(shims_of(socket))
     with contextlib.ExitStack() as stack:
         ends = select.poll()
-        waiting = set()
+        waiting = 0
         for pid in [one for shim in found for one in (*_children(shim.pid), shim.pid)]:
             with contextlib.suppress(OSError):  # it has ended, or the kernel is older than this (5.3)
                 end = os.pidfd_open(pid)
                 stack.callback(os.close, end)
                 ends.register(end, select.POLLIN)
-                waiting.add(end)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                waiting += 1
+        for shim in found:
+            _kill(shim.pid)
         give_up_s = time.monotonic() + SHIM_END_S
         while waiting and (left_s := give_up_s - time.monotonic()) > 0:
             for end, _ in ends.poll(left_s * 1000):
                 ends.unregister(end)
-                waiting.discard(end)
+                waiting -= 1
     return len(found)
 
 

@@ -81,15 +81,10 @@ def has_lost_its_logger(directory: Path) -> bool:
     if has_ended(directory):
         return False
     try:
-        fd = os.open(directory / _ALIVE, os.O_RDWR | os.O_CLOEXEC)
+        if _logger(directory) is not None:
+            return False
     except FileNotFoundError:
         return False
-    try:
-        os.lockf(fd, os.F_TEST, 0)
-    except OSError:
-        return False  # it holds its lock
-    finally:
-        os.close(fd)
     return not has_ended(directory)  # it may have ended well while we looked
 
 
@@ -99,21 +94,24 @@ def has_busy_logger(directory: Path) -> bool:
     One that sleeps has read and written everything, but for the rest of a line that it holds back.
     """
     try:
-        fd = os.open(directory / _ALIVE, os.O_RDWR | os.O_CLOEXEC)
+        pid = _logger(directory)
+        if pid is None:
+            return False
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return False
+    return state not in ("S", "Z", "X")
+
+
+def _logger(directory: Path) -> int | None:
+    """The process that holds the log's lock; raises ``FileNotFoundError`` when there is none to hold."""
+    fd = os.open(directory / _ALIVE, os.O_RDWR | os.O_CLOEXEC)
     try:
         found = fcntl.fcntl(fd, fcntl.F_GETLK, struct.pack(_LOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
     finally:
         os.close(fd)
     kind, _, _, _, pid = struct.unpack(_LOCK, found)
-    if kind == fcntl.F_UNLCK:
-        return False
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state not in ("S", "Z", "X")
+    return None if kind == fcntl.F_UNLCK else pid
 
 
 def close_for_dead_logger(directory: Path, now_ns: int) -> None:

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.integration.agent.threads import networks_of_threads
 from tests.ports import free_port
 
 from cloudless.agent.network import namespace
@@ -453,11 +454,7 @@ async def test_the_worker_comes_home(network: KernelNetwork) -> None:
     own = os.readlink("/proc/self/ns/net")
     one = await network.attach("one", hostname="one")
     (await socket_in(one)).close()
-    seen = set()
-    for task in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # a thread that ends while we look
-            seen.add(os.readlink(task / "ns" / "net"))
-    assert seen == {own}
+    assert networks_of_threads() == {own}
 
 
 def test_the_main_thread_never_steps_inside(tmp_path: Path) -> None:

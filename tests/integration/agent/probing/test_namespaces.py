@@ -8,9 +8,9 @@ import datetime
 import os
 import socket
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
+from tests.integration.agent.threads import networks_of_threads
 
 from cloudless.agent.network import namespace
 from cloudless.agent.network.port import Attachment
@@ -78,8 +78,4 @@ async def test_a_thousand_probes_leave_nothing(replica: Attachment, prober: Prob
             while len(os.listdir("/proc/self/fd")) > before + 20:
                 await asyncio.sleep(0.01)
     own = os.readlink("/proc/self/ns/net")
-    seen = set()
-    for task in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # a thread that ends while we look
-            seen.add(os.readlink(task / "ns" / "net"))
-    assert seen == {own}
+    assert networks_of_threads() == {own}
