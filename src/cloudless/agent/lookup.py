@@ -5,10 +5,12 @@ The dead count as well, as long as their logs are kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from cloudless.agent.output import split_id
+from cloudless.agent.replica.life import Replica
+from cloudless.agent.replica.start import container_id_of
 from cloudless.domain.errors import Invalid, NotFound
 
 
@@ -36,6 +38,16 @@ def find(*, container_id: str, replica: str, containers: Iterable[str], replicas
     if replica:
         return Found(_unique("replica", replica, replicas))
     raise Invalid.field("container_id", "is required: the id of a container, or its first letters")
+
+
+def find_living(replicas: Mapping[str, Replica], *, container_id: str, replica: str) -> Replica:
+    """The same among those that live here: of a container, only the one that its replica has now."""
+    containers = {one.container_id for one in replicas.values() if one.container_id}
+    found = find(container_id=container_id, replica=replica, containers=containers, replicas=replicas)
+    chosen = replicas[found.replica_id]
+    if found.attempt is not None and chosen.container_id != container_id_of(found.replica_id, found.attempt):
+        raise NotFound(f"container {container_id} does not run")
+    return chosen
 
 
 def _unique(field: str, text: str, known: Iterable[str]) -> str:

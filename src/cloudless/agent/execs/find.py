@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from cloudless.agent.lookup import find
+from cloudless.agent.lookup import find_living
 from cloudless.agent.node import Node
 from cloudless.agent.replica.life import Replica
-from cloudless.agent.replica.start import container_id_of
 from cloudless.domain.errors import Invalid, NotFound
 
 
@@ -22,12 +21,7 @@ async def find_replica(node: Node, container_id: str, replica: str, name: str, f
 
 
 def _find(node: Node, container_id: str, replica: str) -> Replica:
-    replicas = node.replicas
-    containers = {one.container_id for one in replicas.values() if one.container_id}
-    found = find(container_id=container_id, replica=replica, containers=containers, replicas=replicas)
-    chosen = replicas[found.replica_id]
-    if found.attempt is not None and chosen.container_id != container_id_of(found.replica_id, found.attempt):
-        raise NotFound(f"container {container_id} does not run")
+    chosen = find_living(node.replicas, container_id=container_id, replica=replica)
     if not chosen.container_id:
         raise NotFound(f"replica {name_of(chosen)} does not run")
     return chosen

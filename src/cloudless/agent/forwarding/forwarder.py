@@ -21,18 +21,16 @@ from cloudless.agent.forwarding.limits import (
     PIECE_BYTES,
     TARGET_TIMEOUT_S,
 )
-from cloudless.agent.lookup import find
+from cloudless.agent.lookup import find_living
 from cloudless.agent.node import Node
 from cloudless.agent.probing.outcome import ProbeTarget
 from cloudless.agent.replica.life import Replica
-from cloudless.agent.replica.start import container_id_of
 from cloudless.aio.supervise import Supervisor
 from cloudless.domain.errors import (
     DeadlineExceeded,
     Denied,
     Exhausted,
     Invalid,
-    NotFound,
     PreconditionFailed,
     Unavailable,
 )
@@ -96,16 +94,7 @@ class Forwarder:
                     reset(connection)
 
     def _find(self, target: api.ForwardTarget) -> Replica:
-        replicas = self._node.replicas
-        containers = {one.container_id for one in replicas.values() if one.container_id}
-        found = find(
-            container_id=target.container_id, replica=target.replica, containers=containers, replicas=replicas
-        )
-        replica = replicas[found.replica_id]
-        if found.attempt is not None and replica.container_id != container_id_of(
-            found.replica_id, found.attempt
-        ):
-            raise NotFound(f"container {target.container_id} does not run")
+        replica = find_living(self._node.replicas, container_id=target.container_id, replica=target.replica)
         if replica.seen.phase not in _ALIVE or not replica.container_id:
             phase = replica.seen.phase
             raise PreconditionFailed(f"replica {_name_of(replica)} does not run: it is {phase.words}")
